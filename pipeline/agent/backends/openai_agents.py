@@ -1,0 +1,238 @@
+# pyright: basic
+"""Task agent on the OpenAI Agents SDK: tools from ``tools.json``, any OpenAI-compatible server, no OpenAI account.
+
+The tool schemas are passed as they are: the SDK's strict form would make every argument required, and the prompt
+would no longer be the one the model was trained with.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import openai
+from agents import (
+    Agent,
+    FunctionTool,
+    ItemHelpers,
+    MessageOutputItem,
+    ModelSettings,
+    OpenAIChatCompletionsModel,
+    Runner,
+    RunResult,
+    SQLiteSession,
+    ToolCallItem,
+    ToolCallOutputItem,
+    set_tracing_disabled,
+)
+from agents.exceptions import MaxTurnsExceeded, ModelBehaviorError
+
+from pipeline.agent.transcript import AgentTurn, TranscriptItem
+from pipeline.core.errors import (
+    DoesNotFitError,
+    InvalidInputError,
+    MissingDependencyError,
+    OperationFailedError,
+    PipelineError,
+)
+from pipeline.core.messages import Tool
+from pipeline.core.settings import Settings
+from pipeline.inference.server_spec import API_KEY_VARIABLE, is_loopback
+from pipeline.task_api.store import TaskStore
+from pipeline.task_api.tools import load_tools, system_prompt
+
+_MAX_ANSWER_TOKENS = 512
+_TIMEOUT_SECONDS = 300.0
+OnCall = Callable[[TranscriptItem], None]
+
+
+class TaskAgent:
+    """One conversation with the agent; a context manager that closes its connection and event loop."""
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        store: TaskStore,
+        *,
+        max_turns: int = 8,
+        session_path: str = ":memory:",
+        session_name: str = "agent",
+        on_call: OnCall | None = None,
+    ) -> None:
+        """Connect nothing yet; the first message does.
+
+        Args:
+            base_url: Server, ending in ``/v1``.
+            model: Model name there.
+            store: The tasks.
+            max_turns: Most model calls for one user message.
+            session_path: SQLite file that keeps conversations, or ``:memory:``.
+            session_name: Which conversation in it.
+            on_call: Told each tool call when its result is there.
+        """
+        set_tracing_disabled(True)  # else the SDK asks for an OpenAI key to send traces with
+        self._base_url, self._max_turns = base_url, max_turns
+        self._runner = asyncio.Runner()
+        self._client = openai.AsyncOpenAI(
+            base_url=base_url,
+            api_key=Settings.load().api_key or "none",
+            max_retries=1,
+            timeout=_TIMEOUT_SECONDS,
+            http_client=openai.DefaultAsyncHttpxClient(
+                trust_env=not is_loopback(urlsplit(base_url).hostname or "")
+            ),
+        )
+        self._session = SQLiteSession(session_name, session_path)
+        self._agent = Agent(
+            name="TaskAgent",
+            instructions=lambda context, agent: system_prompt(store.today()),
+            model=OpenAIChatCompletionsModel(model=model, openai_client=self._client),
+            tools=[_make_tool(tool, store, on_call) for tool in load_tools()],
+            model_settings=ModelSettings(temperature=0, max_tokens=_MAX_ANSWER_TOKENS),
+        )
+
+    def __enter__(self) -> "TaskAgent":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close connection, session and event loop."""
+        self._runner.run(self._client.close())
+        self._session.close()
+        self._runner.close()
+
+    def ask(self, text: str) -> AgentTurn:
+        """Send one user message and return when the agent has answered it.
+
+        A message that fails is forgotten, so that the conversation can go on.
+
+        Raises:
+            MissingDependencyError: If the server cannot be reached.
+            InvalidInputError: If it does not have the model, or refuses the request.
+            DoesNotFitError: If the conversation is longer than its context.
+            OperationFailedError: If the agent does not come to an end, or calls what does not exist.
+        """
+        started = time.monotonic()
+        before = self._count_items()
+        try:
+            result = self._runner.run(
+                Runner.run(self._agent, text, max_turns=self._max_turns, session=self._session)
+            )
+        except BaseException as error:
+            while self._count_items() > before:
+                self._runner.run(self._session.pop_item())
+            known = self._explain(error)
+            if known is None:
+                raise
+            raise known from error
+        usage = result.context_wrapper.usage
+        return AgentTurn(
+            items=(TranscriptItem(role="user", text=text), *_read_items(result)),
+            output=str(result.final_output),
+            num_model_calls=usage.requests,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            seconds=round(time.monotonic() - started, 3),
+        )
+
+    def reset(self) -> None:
+        """Forget the conversation; the tasks stay."""
+        self._runner.run(self._session.clear_session())
+
+    def _count_items(self) -> int:
+        return len(self._runner.run(self._session.get_items()))
+
+    def _explain(self, error: BaseException) -> PipelineError | None:
+        if isinstance(error, MaxTurnsExceeded):
+            return OperationFailedError(
+                f"the agent had not finished after {self._max_turns} model calls",
+                hint="Ask for less at once, or raise --max-turns; a model that repeats a call needs more training.",
+                max_turns=self._max_turns,
+            )
+        if isinstance(error, ModelBehaviorError):
+            return OperationFailedError(
+                f"the model broke the rules of tool calling: {error}", hint="Rephrase, or train it more."
+            )
+        if isinstance(error, openai.APIConnectionError):
+            return MissingDependencyError(
+                f"the server at {self._base_url} does not answer",
+                hint="Start one with `llmops deploy serve`, or leave out --base-url.",
+            )
+        if isinstance(error, openai.APIStatusError):
+            return self._explain_status(error)
+        return None
+
+    def _explain_status(self, error: openai.APIStatusError) -> PipelineError:
+        body = error.body if isinstance(error.body, dict) else {}
+        message = str(body.get("message") or error.message)
+        if "context" in f"{body.get('code')} {body.get('type')}":
+            return DoesNotFitError(
+                message, hint="Begin a new conversation (/reset), or serve with a larger context."
+            )
+        if error.status_code == 401:
+            return InvalidInputError("the server wants a key", hint=f"Set {API_KEY_VARIABLE} to its key.")
+        if error.status_code < 500:
+            return InvalidInputError(message, hint="`llmops deploy status` shows what the server has.")
+        return OperationFailedError(message, hint="Try again; the server's log says more.")
+
+
+def _make_tool(tool: Tool, store: TaskStore, on_call: OnCall | None) -> FunctionTool:
+    function = tool["function"]
+    name: str = function["name"]
+
+    async def invoke(context: Any, raw: str) -> str:
+        arguments, result = _call(store, name, raw)
+        if on_call is not None:
+            on_call(TranscriptItem(role="tool", tool=name, arguments=arguments, result=result))
+        return json.dumps(result, ensure_ascii=False)
+
+    return FunctionTool(
+        name=name,
+        description=function["description"],
+        params_json_schema=function["parameters"],
+        on_invoke_tool=invoke,
+        strict_json_schema=False,
+    )
+
+
+def _call(store: TaskStore, name: str, raw: str) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    # Whatever is wrong goes back to the model in words: it can then ask, or try again.
+    try:
+        arguments = json.loads(raw or "{}")
+    except ValueError as error:
+        return None, {"error": "invalid_arguments", "message": f"The arguments are not JSON: {error}."}
+    if not isinstance(arguments, dict):
+        return None, {"error": "invalid_arguments", "message": "The arguments must be a JSON object."}
+    return arguments, store.call(name, arguments)
+
+
+def _read_items(result: RunResult) -> list[TranscriptItem]:
+    raw_outputs: list[Any] = [
+        item.raw_item for item in result.new_items if isinstance(item, ToolCallOutputItem)
+    ]
+    outputs: dict[str, str] = {raw["call_id"]: raw["output"] for raw in raw_outputs}
+    items: list[TranscriptItem] = []
+    for item in result.new_items:
+        if isinstance(item, MessageOutputItem):
+            items.append(TranscriptItem(role="assistant", text=ItemHelpers.text_message_output(item)))
+        elif isinstance(item, ToolCallItem):
+            items.append(_read_call(item.raw_item, outputs))
+    return items
+
+
+def _read_call(raw: Any, outputs: dict[str, str]) -> TranscriptItem:
+    try:
+        arguments = json.loads(raw.arguments or "{}")
+    except ValueError:
+        arguments = None
+    return TranscriptItem(
+        role="tool",
+        tool=raw.name,
+        arguments=arguments if isinstance(arguments, dict) else None,
+        result=json.loads(outputs[raw.call_id]) if raw.call_id in outputs else None,
+    )

@@ -1,0 +1,1 @@
+"""Types and helpers that every stage shares; imports no stage and no heavy library."""

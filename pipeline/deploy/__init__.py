@@ -1,0 +1,1 @@
+"""Serve a model: the embedded server under supervision, or a running Ollama."""

@@ -1,0 +1,1 @@
+"""Is this machine ready? Reads facts, judges them, and names the command that mends each problem."""

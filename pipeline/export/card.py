@@ -1,0 +1,127 @@
+"""The small files beside the weights: Modelfile, tools.json, export.json and the model card."""
+
+import importlib.resources
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.errors import InvalidInputError
+from pipeline.core.files import read_json, sha256_file, write_atomic, write_json
+from pipeline.core.units import format_bytes
+from pipeline.export.gate_report import GATE_FILE
+from pipeline.export.source import TrainingSource
+from pipeline.export.vocabulary import read_vocabulary
+
+_SMALL_MODEL_PARAMS = 1_000_000_000
+_OLLAMA_CONTEXT_TOKENS = 4096
+RECORD = "export.json"
+
+
+def gguf_name(quantization: str) -> str:
+    """Return the file name of a quantisation inside an export folder."""
+    return f"model-{quantization}.gguf"
+
+
+def default_gguf(quantizations: list[str], num_params: int) -> str | None:
+    """Return the file to serve: q8_0 below a billion parameters, where q4_k_m costs accuracy, else q4_k_m."""
+    order = ["q8_0", "f16", "q4_k_m"] if num_params < _SMALL_MODEL_PARAMS else ["q4_k_m", "q8_0", "f16"]
+    return next((gguf_name(q) for q in order if q in quantizations), None)
+
+
+def write_companions(folder: Path, source: TrainingSource, quantizations: list[str]) -> None:
+    """Write ``chat_template.jinja``, ``tools.json`` and ``Modelfile``."""
+    write_atomic(folder / "chat_template.jinja", (source.base.folder / "chat_template.jinja").read_bytes())
+    if source.tool_set is not None:
+        write_atomic(folder / "tools.json", _tool_definitions(source.tool_set))
+    served = default_gguf(quantizations, source.base.num_params)
+    if served is not None:
+        write_atomic(folder / "Modelfile", _modelfile(source, served))
+
+
+def write_record(
+    folder: Path, name: str, export_run_id: str, source: TrainingSource, quantizations: list[str]
+) -> None:
+    """Write ``README.md`` and ``export.json``, which lists every other file with its digest."""
+    write_atomic(folder / "README.md", _model_card(folder, name, source))
+    files = {
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path.name not in {RECORD, GATE_FILE}  # the gate is written later, and again on demand
+    }
+    record = {
+        "name": name,
+        "default_gguf": default_gguf(quantizations, source.base.num_params),
+        "num_params": source.base.num_params,
+        "source_run": source.run_id,
+        "export_run": export_run_id,
+        "base": source.base.folder.name,
+        "base_model_path": source.facts["base_model_path"],
+        "method": source.facts["method"],
+        "tool_set": source.tool_set,
+        "system_prompt_template": source.facts.get("system_prompt_template"),
+        "files": files,
+    }
+    write_json(folder / RECORD, record)
+
+
+def _tool_definitions(tool_set: str) -> bytes:
+    if tool_set != "task_api":
+        raise InvalidInputError(f"unknown tool set {tool_set!r}", hint="Known: task_api.")
+    return importlib.resources.files("pipeline.task_api").joinpath("tools.json").read_bytes()
+
+
+def _modelfile(source: TrainingSource, served: str) -> str:
+    vocabulary = read_vocabulary(source.base.folder, source.base.config["vocab_size"])
+    context = min(_OLLAMA_CONTEXT_TOKENS, source.base.config["max_position_embeddings"])
+    return "\n".join(
+        [
+            "# For `ollama create`. No TEMPLATE: Ollama 0.30 and later use the one inside the GGUF, which is the one",
+            "# the model was trained with. No SYSTEM either: the system message holds today's date, so clients send it:",
+            f"#   {source.facts.get('system_prompt_template')}",
+            f"FROM ./{served}",
+            "PARAMETER temperature 0",
+            f"PARAMETER num_ctx {context}",
+            f'PARAMETER stop "{vocabulary.tokens[vocabulary.special_ids["eos"]]}"',
+            "",
+        ]
+    )
+
+
+def _model_card(folder: Path, name: str, source: TrainingSource) -> str:
+    facts = source.facts
+    origin = source.base.folder / "source.json"
+    base: dict[str, Any] = read_json(origin) if origin.is_file() else {}
+    rows = [f"| `{p.name}` | {format_bytes(p.stat().st_size)} |" for p in sorted(folder.glob("*.gguf"))]
+    metrics = [f"| {key} | {value:.6g} |" for key, value in sorted(source.metrics.items())]
+    return "\n".join(
+        [
+            f"# {name}",
+            "",
+            f"{source.base.folder.name} ({base.get('hub_id', 'local folder')}, {source.base.num_params / 1e6:.0f} M "
+            f"parameters), fine-tuned with method `{facts['method']}` in run `{source.run_id}`.",
+            "",
+            f"- Licence of the base weights: {base.get('licence', 'unknown, see the base model')}",
+            f"- Origin of the base weights: {base.get('origin', source.base.folder)}",
+            f"- Training data sha256: `{facts.get('data', {}).get('train_sha256', 'not recorded')}`",
+            f"- Tool set: {source.tool_set or 'none'}",
+            f"- System prompt: `{facts.get('system_prompt_template', 'none')}`",
+            "",
+            "| file | size |",
+            "| --- | --- |",
+            *rows,
+            "",
+            "`gate.json`, when it is here, holds the checks that compare these files with the merged model.",
+            "",
+            "## Recipe",
+            "",
+            "```json",
+            json.dumps(facts.get("recipe", {}), indent=2),
+            "```",
+            "",
+            "## Last training metrics",
+            "",
+            *(["| metric | value |", "| --- | --- |", *metrics] if metrics else ["None recorded."]),
+            "",
+        ]
+    )

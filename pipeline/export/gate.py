@@ -1,0 +1,161 @@
+"""The gate: do the GGUF files say what the merged model says, and can they be served?
+
+It compares the file that keeps all bits (f16) with transformers token by token, and asks the file that will be served
+for a stop, a tool call and a stream. Does not measure skill on the task: that is `evals run`.
+"""
+
+import time
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.core.errors import IntegrityError, InvalidInputError
+from pipeline.core.files import read_json, sha256_file, write_json
+from pipeline.core.progress import Progress
+from pipeline.core.runs import Run
+from pipeline.export.card import RECORD
+from pipeline.export.gate_checks import (
+    check_greedy,
+    check_logprobs,
+    check_metadata,
+    check_prompts,
+    check_served_template,
+    check_stop,
+    check_streaming,
+    check_tool_round_trip,
+    render_prompts,
+)
+from pipeline.export.gate_corpus import GATE_DATE, build_corpus, build_questions
+from pipeline.export.gate_report import GATE_FILE, GateCheck, GateReport
+from pipeline.export.gate_server import GateServer, open_server
+from pipeline.task_api.store import TaskStore
+from pipeline.task_api.tools import load_tools, system_prompt
+
+if TYPE_CHECKING:
+    from pipeline.export.backends.reference import Reference
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is verified."""
+
+    home: Path
+    """Folder that gets ``gate.json``."""
+    files: list[Path]
+    """GGUF files."""
+    served: Path
+    """The one users are served."""
+    reference: Path
+    """Merged Hugging Face folder."""
+    uses_tools: bool
+    """The model was trained on tools, so a tool round trip is required."""
+    system_prompt: str
+    digests: dict[str, str]
+    """Expected SHA-256 by file name, where the export recorded one."""
+
+
+def find_subject(model: Path, reference: Path | None) -> Subject:
+    """Resolve an export folder, or one GGUF file, into what there is to verify.
+
+    Raises:
+        InvalidInputError: If there is no GGUF, or no merged model to compare it with.
+    """
+    home = model if model.is_dir() else model.parent
+    files = sorted(model.glob("*.gguf")) if model.is_dir() else [model]
+    if not files or not all(path.is_file() for path in files):
+        raise InvalidInputError(f"no GGUF at {model}", hint="Name an export folder or a .gguf file.")
+    record: dict[str, Any] = read_json(home / RECORD) if (home / RECORD).is_file() else {}
+    compared = reference or home / "merged"
+    if not (compared / "config.json").is_file():
+        raise InvalidInputError(
+            f"no merged model at {compared} to compare with",
+            hint="Pass --reference FOLDER with the Hugging Face model the GGUF was made from.",
+        )
+    default = home / (record.get("default_gguf") or files[0].name)
+    template = record.get("system_prompt_template") or system_prompt(date.fromisoformat(GATE_DATE))
+    return Subject(
+        home=home,
+        files=files,
+        served=default if default in files else files[0],
+        reference=compared,
+        uses_tools=record.get("tool_set") is not None,
+        system_prompt=template.replace("{today}", GATE_DATE),
+        digests={name: facts["sha256"] for name, facts in record.get("files", {}).items()},
+    )
+
+
+def run_gate(subject: Subject, run: Run | None = None) -> GateReport:
+    """Run all checks and write ``gate.json`` beside the model.
+
+    Raises:
+        IntegrityError: If a file is truncated or is not the one the export wrote.
+    """
+    from pipeline.export.backends.gguf_inspect import holds_full_weights, read_metadata
+    from pipeline.export.backends.reference import Reference
+
+    started = time.monotonic()
+    with Progress("gate", len(subject.files) + 2, unit="steps", run=run) as progress:
+        metadata = {path: read_metadata(path) for path in subject.files}
+        digests = {path.name: _checked_digest(path, subject.digests) for path in subject.files}
+        progress.advance(note="files are whole")
+        reference = Reference(subject.reference)
+        progress.advance(note="merged model loaded")
+        template = (subject.reference / "chat_template.jinja").read_text(encoding="utf-8")
+        checks: list[GateCheck] = []
+        for path in subject.files:
+            checks += check_metadata(path.name, metadata[path], template, reference.special_ids)
+        exact = next((path for path in subject.files if holds_full_weights(metadata[path])), None)
+        for path in subject.files:
+            with open_server(path, exact=path == exact) as server:
+                checks += _check_file(server, path, exact, subject, reference)
+            progress.advance(note=path.name)
+    report = GateReport(
+        passed=all(check.passed is not False for check in checks),
+        checks=checks,
+        seconds=round(time.monotonic() - started, 1),
+        files=digests,
+    )
+    write_json(subject.home / GATE_FILE, report.model_dump(mode="json"))
+    return report
+
+
+def _check_file(
+    server: GateServer, path: Path, exact: Path | None, subject: Subject, reference: "Reference"
+) -> list[GateCheck]:
+    corpus, tools = build_corpus(subject.system_prompt), load_tools()
+    prompts = render_prompts(reference, corpus, tools)
+    checks: list[GateCheck] = []
+    if path == (exact or subject.served):
+        template = (subject.reference / "chat_template.jinja").read_text(encoding="utf-8")
+        checks += check_served_template(server, template, needs_tools=subject.uses_tools)
+        checks += check_prompts(server, reference, corpus, tools)
+    if path == exact:
+        checks.append(check_greedy(server, reference, prompts))
+    checks.append(check_logprobs(path.name, server, reference, prompts, is_exact=path == exact))
+    if path == subject.served:
+        checks += _check_behaviour(server, subject, reference)
+    return checks
+
+
+def _check_behaviour(server: GateServer, subject: Subject, reference: "Reference") -> list[GateCheck]:
+    tools = load_tools() if subject.uses_tools else []
+    questions = build_questions(subject.system_prompt, with_tools=subject.uses_tools)
+    checks = [
+        check_stop(server, reference, questions, tools),
+        check_streaming(server, questions[0], tools),
+    ]
+    if subject.uses_tools:
+        with TaskStore(":memory:", date.fromisoformat(GATE_DATE)) as store:
+            checks += check_tool_round_trip(server, questions[0], tools, store)
+    return checks
+
+
+def _checked_digest(path: Path, expected: dict[str, str]) -> str:
+    digest = sha256_file(path)
+    if expected.get(path.name, digest) != digest:
+        raise IntegrityError(
+            f"{path.name} is not the file the export wrote",
+            hint="It was changed or truncated: run `llmops export run` again.",
+        )
+    return digest

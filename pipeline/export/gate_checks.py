@@ -1,0 +1,276 @@
+"""The checks of the gate. Each takes what two engines say and returns :class:`GateCheck`; none of them loads a model.
+
+Limits come from measurements on SmolLM2-135M: an exact f16 conversion stays below 0.01 nats and answers token for
+token; a conversion with q and k in the wrong row order, a different template or an added BOS is far outside.
+"""
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pipeline.export.gate_corpus import Case
+from pipeline.export.gate_report import GateCheck
+from pipeline.export.gate_server import GateServer
+from pipeline.task_api.store import TaskStore
+from pipeline.task_api.tools import find_problem
+
+if TYPE_CHECKING:
+    from pipeline.export.backends.reference import Reference
+
+LOGPROB_LIMIT_NATS = 0.05
+TIE_LIMIT_NATS = 0.05
+_COMPARED_TOKENS = 32
+_STOP_TOKENS = 160
+_ROLES = {"eos": "eos_token_id", "bos": "bos_token_id", "padding": "padding_token_id"}
+
+Tools = list[dict[str, Any]]
+Conversation = list[dict[str, Any]]
+
+
+class Prompt(NamedTuple):
+    """A rendered conversation."""
+
+    id: str
+    token_ids: list[int]
+
+
+def render_prompts(reference: "Reference", corpus: list[Case], tools: Tools) -> list[Prompt]:
+    """Return the conversations that both engines have to answer, as the reference reads them."""
+    return [
+        Prompt(
+            case.id, reference.tokenize(reference.render(case.messages, tools if case.with_tools else None))
+        )
+        for case in corpus
+        if case.is_answered
+    ]
+
+
+def check_metadata(
+    name: str, metadata: dict[str, Any], template: str, ids: dict[str, int | None]
+) -> list[GateCheck]:
+    """Compare what a GGUF says about itself with the merged model's template and tokenizer."""
+    found = {role: metadata.get(f"tokenizer.ggml.{key}") for role, key in _ROLES.items()}
+    embedded = metadata.get("tokenizer.chat_template") or ""
+    adds_bos = metadata.get("tokenizer.ggml.add_bos_token")
+    return [
+        GateCheck(
+            id=f"template:{name}",
+            passed=embedded == template,
+            measured=_describe_texts(embedded, template),
+            limit="equal to chat_template.jinja",
+            explanation="With another template the model reads prompts it was not trained on.",
+        ),
+        GateCheck(
+            id=f"special_ids:{name}",
+            passed=found == ids,
+            measured=json.dumps(found),
+            limit=json.dumps(ids),
+            explanation="A wrong end-of-sequence id makes answers run on in engines that trust it.",
+        ),
+        GateCheck(
+            id=f"no_added_bos:{name}",
+            passed=adds_bos is False,
+            measured=str(adds_bos),
+            limit="False",
+            explanation="The template prints the whole prompt; an added BOS is a token that training never saw.",
+        ),
+    ]
+
+
+def check_served_template(server: GateServer, template: str, *, needs_tools: bool) -> list[GateCheck]:
+    """Check that the engine uses our template and sees its tool support."""
+    props = server.props()
+    capable = bool(props.get("chat_template_caps", {}).get("supports_tool_calls"))
+    return [
+        GateCheck(
+            id="served_template",
+            passed=props["chat_template"].strip() == template.strip(),
+            measured=_describe_texts(props["chat_template"].strip(), template.strip()),
+            limit="equal to chat_template.jinja",
+            explanation="The running server replaced the template that is in the file.",
+        ),
+        GateCheck(
+            id="tool_template",
+            passed=capable if needs_tools else None,
+            measured=str(capable),
+            limit="True" if needs_tools else "reported",
+            explanation="Without tool support in the template, tools in a request are silently ignored.",
+        ),
+    ]
+
+
+def check_prompts(
+    server: GateServer, reference: "Reference", corpus: list[Case], tools: Tools
+) -> list[GateCheck]:
+    """Check that both engines make the same text, and the same tokens, of every conversation."""
+    other_text: list[str] = []
+    other_ids: list[str] = []
+    for case in corpus:
+        offered = tools if case.with_tools else None
+        expected, found = reference.render(case.messages, offered), server.render(case.messages, offered)
+        if found != expected:
+            other_text.append(f"{case.id} ({_describe_texts(found, expected)})")
+        wanted_ids, found_ids = reference.tokenize(expected), server.tokenize(found)
+        if found_ids != wanted_ids:
+            at = next(
+                (i for i, (a, b) in enumerate(zip(found_ids, wanted_ids, strict=False)) if a != b), "end"
+            )
+            other_ids.append(f"{case.id} (token {at})")
+    return [
+        _agreement(
+            "prompt_text", len(corpus), other_text, "The served model reads other prompts than in training."
+        ),
+        _agreement(
+            "prompt_tokens",
+            len(corpus),
+            other_ids,
+            "Text is cut into other tokens: pre-tokenizer, BOS or template.",
+        ),
+    ]
+
+
+def check_greedy(server: GateServer, reference: "Reference", prompts: list[Prompt]) -> GateCheck:
+    """Check that greedy replies are the same, or part at a tie of the reference."""
+    same, differing = 0, list[str]()
+    for prompt in prompts:
+        reply = server.reply(prompt.token_ids, _COMPARED_TOKENS)
+        score = reference.score(prompt.token_ids, reply["tokens"])
+        same += score.first_difference is None
+        if score.gap_nats >= TIE_LIMIT_NATS:
+            differing.append(f"{prompt.id} (token {score.first_difference}, gap {score.gap_nats:.2f})")
+    return GateCheck(
+        id="greedy_parity",
+        passed=not differing,
+        measured=f"{same} of {len(prompts)} identical"
+        + (f"; differ: {', '.join(differing)}" if differing else ""),
+        limit=f"identical, or the reference's own gap at the first difference < {TIE_LIMIT_NATS} nats",
+        explanation="The weights were converted wrongly: tensor order, rotary layout, scaling or precision.",
+    )
+
+
+def check_logprobs(
+    name: str, server: GateServer, reference: "Reference", prompts: list[Prompt], *, is_exact: bool
+) -> GateCheck:
+    """Measure the largest distance of next-token log-probabilities over the engine's top 20."""
+    distances: list[float] = []
+    for prompt in prompts:
+        expected = reference.next_logprobs(prompt.token_ids)
+        found = server.next_logprobs(prompt.token_ids)
+        distances += [max(abs(value - expected[token]) for token, value in found.items())] if found else []
+    worst = max(distances, default=float("inf"))
+    return GateCheck(
+        id=f"next_token_logprobs:{name}",
+        passed=worst < LOGPROB_LIMIT_NATS if is_exact else None,
+        measured=f"largest distance {worst:.4f} nats over {len(distances)} prompts",
+        limit=f"< {LOGPROB_LIMIT_NATS} nats" if is_exact else "reported: quantising moves probabilities",
+        explanation="How far the file's probabilities are from the merged model's.",
+    )
+
+
+def check_stop(
+    server: GateServer, reference: "Reference", questions: list[Conversation], tools: Tools
+) -> GateCheck:
+    """Check that answers end by the end token inside the limit and show no control text."""
+    problems: list[str] = []
+    for messages in questions:
+        reply = server.reply(reference.tokenize(reference.render(messages, tools or None)), _STOP_TOKENS)
+        if reply["stop_type"] != "eos":
+            problems.append(f"{messages[-1]['content']!r} went on for {_STOP_TOKENS} tokens")
+            continue
+        shown = server.chat(messages, tools or None, max_tokens=_STOP_TOKENS)["message"].get("content") or ""
+        if "<|im_" in shown:
+            problems.append(f"{messages[-1]['content']!r} showed control text")
+    return GateCheck(
+        id="stop",
+        passed=not problems,
+        measured="; ".join(problems) or f"{len(questions)} answers ended",
+        limit=f"end token within {_STOP_TOKENS} tokens, no <|im_ in the text",
+        explanation="The model does not know when to stop, or its end token is printed.",
+    )
+
+
+def check_tool_round_trip(
+    server: GateServer, question: Conversation, tools: Tools, store: TaskStore
+) -> list[GateCheck]:
+    """Check that a call is parsed, executed on the real Task API, and its result answered."""
+    choice = server.chat(question, tools, max_tokens=_STOP_TOKENS)
+    message: dict[str, Any] = choice["message"]
+    calls: list[dict[str, Any]] = message.get("tool_calls") or []
+    problem = _describe_call_problem(choice["finish_reason"], calls)
+    checks = [
+        GateCheck(
+            id="tool_call",
+            passed=problem is None,
+            measured=problem or json.dumps(calls[0]["function"]),
+            limit="finish_reason tool_calls with a call that fits its schema",
+            explanation="Agents get no usable tool call from this model.",
+        )
+    ]
+    if problem is None:
+        function = calls[0]["function"]
+        result = store.call(function["name"], json.loads(function["arguments"]))
+        answer = {"role": "tool", "tool_call_id": calls[0]["id"], "content": json.dumps(result)}
+        after = server.chat([*question, message, answer], tools, max_tokens=_STOP_TOKENS)
+        text = after["message"].get("content") or ""
+        checks.append(
+            GateCheck(
+                id="tool_result",
+                passed=after["finish_reason"] == "stop" and bool(text.strip()) and "<" not in text,
+                measured=f"{after['finish_reason']}: {text[:120]!r}",
+                limit="a plain answer, finish_reason stop",
+                explanation="The model does not answer after a tool has returned.",
+            )
+        )
+    return checks
+
+
+def check_streaming(server: GateServer, question: Conversation, tools: Tools) -> GateCheck:
+    """Check that the streamed pieces add up to the answer that is not streamed."""
+    whole, streamed = (
+        _essence(ask(question, tools or None, max_tokens=_STOP_TOKENS))
+        for ask in (server.chat, server.chat_streamed)
+    )
+    return GateCheck(
+        id="streaming",
+        passed=whole == streamed,
+        measured="equal" if whole == streamed else f"{streamed!r} instead of {whole!r}"[:300],
+        limit="equal",
+        explanation="Clients that stream see another answer than those that do not.",
+    )
+
+
+def _describe_call_problem(finish_reason: str | None, calls: list[dict[str, Any]]) -> str | None:
+    if finish_reason != "tool_calls" or not calls:
+        return f"finish_reason {finish_reason}, {len(calls)} calls"
+    function = calls[0]["function"]
+    try:
+        problem = find_problem(function["name"], json.loads(function["arguments"]))
+    except ValueError as error:
+        return f"arguments are not JSON: {error}"
+    return problem.message if problem else None
+
+
+def _essence(choice: dict[str, Any]) -> tuple[str, list[tuple[str, str]], str | None]:
+    made: list[dict[str, Any]] = choice["message"].get("tool_calls") or []
+    calls = [(str(call["function"]["name"]), str(call["function"]["arguments"])) for call in made]
+    return choice["message"].get("content") or "", calls, choice["finish_reason"]
+
+
+def _agreement(check_id: str, num_cases: int, differing: list[str], explanation: str) -> GateCheck:
+    return GateCheck(
+        id=check_id,
+        passed=not differing,
+        measured=f"{num_cases - len(differing)} of {num_cases} equal"
+        + (f"; differ: {', '.join(differing)}" if differing else ""),
+        limit="all equal",
+        explanation=explanation,
+    )
+
+
+def _describe_texts(found: str, expected: str) -> str:
+    if found == expected:
+        return "equal"
+    at = next(
+        (i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b),
+        min(len(found), len(expected)),
+    )
+    return f"{len(found)} characters, {len(expected)} expected, first difference at {at}: {found[at : at + 20]!r}"

@@ -1,0 +1,247 @@
+"""Operation ``export.run``: a training run -> ``models/<name>`` with adapter, merged model, GGUF files and gate.
+
+Everything is built inside the run directory, where each finished step is kept, so that a resumed run goes on with
+the next one. ``models/<name>`` changes in one rename at the end, and only when the gate has passed.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Literal, Self
+
+import psutil
+from pydantic import Field, model_validator
+
+from pipeline.core.errors import DoesNotFitError, InvalidInputError
+from pipeline.core.extras import require
+from pipeline.core.files import read_json, require_disk, sha256_file, staged_directory
+from pipeline.core.operation import Operation, Request, Result
+from pipeline.core.paths import WorkspaceRef
+from pipeline.core.progress import Progress
+from pipeline.core.runs import Run
+from pipeline.core.settings import Settings
+from pipeline.core.units import format_bytes
+from pipeline.export.card import RECORD, gguf_name, write_companions, write_record
+from pipeline.export.checkpoint import read_checkpoint
+from pipeline.export.gate import find_subject, run_gate
+from pipeline.export.gate_report import GATE_FILE, GateReport
+from pipeline.export.gguf import write_gguf_file
+from pipeline.export.quantization import BITS_PER_WEIGHT, QUANTIZATIONS, Quantization
+from pipeline.export.source import TrainingSource, read_training
+
+Format = Literal["adapter", "merged", "gguf"]
+_MERGE_BYTES_PER_PARAM = 4 + 2  # 32-bit model and its 16-bit copy
+_LIBRARY_BYTES = 1 << 30  # torch, transformers and one decoded tensor
+_WEIGHTS = "model.safetensors"
+
+
+class ExportRunRequest(Request):
+    """What to export and in which forms."""
+
+    run: WorkspaceRef = Field(min_length=1)
+    """Training run: `run:<id>` or its id."""
+    name: str = Field(default="task-agent", pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    """Output folder below models/; an earlier export of that name is replaced as a whole."""
+    formats: tuple[Format, ...] = Field(default=("adapter", "merged", "gguf"), min_length=1)
+    """What to keep: adapter, merged (16-bit safetensors), gguf."""
+    quantizations: tuple[Quantization, ...] = Field(default=QUANTIZATIONS, min_length=1)
+    """GGUF files to write: f16, q8_0, q4_k_m. The gate compares f16 with the merged model."""
+    verify: bool = True
+    """Run the gate (see `export verify`); without it the model is not served unless forced."""
+    force: bool = False
+    """Make it again even if models/NAME is this very export, and publish it even if the gate fails."""
+
+    @model_validator(mode="after")
+    def _check_gate_is_possible(self) -> Self:
+        if self.verify and "gguf" in self.formats and "f16" not in self.quantizations:
+            raise ValueError("the gate compares the f16 GGUF: add f16 to quantizations, or turn verify off")
+        return self
+
+
+class ExportRunResult(Result):
+    """What was made."""
+
+    path: str
+    """Folder of the export, relative to the workspace."""
+    published: bool
+    """True when it is models/NAME; a failed gate leaves it in the run directory."""
+    default_gguf: str | None
+    """File to serve."""
+    files: dict[str, int]
+    """Size in bytes by file name."""
+    tensor_types: dict[str, dict[str, int]]
+    """Number of tensors by type, for each GGUF made now."""
+    gate_passed: bool | None
+    """Outcome of the gate; null when it was not asked for."""
+    failed_checks: list[str]
+    """Gate checks that failed, with their explanation."""
+    reused: bool = False
+    """True when models/NAME was this export already."""
+
+    def is_negative(self) -> bool:
+        """True when the gate failed."""
+        return self.gate_passed is False
+
+
+def export_model(request: ExportRunRequest, run: Run) -> ExportRunResult:
+    """Export a training run as adapter, merged model and GGUF files, and prove that they are equal.
+
+    Raises:
+        InvalidInputError: If the run is not a finished training run, or the model is of an unknown kind.
+        IntegrityError: If a weight file is damaged.
+        DoesNotFitError: If disk or memory is too small.
+    """
+    require("torch", "transformers", "peft", "gguf", "libgguf", "safetensors", extra="train")
+    source = read_training(request.run)
+    target = Settings.load().models_dir / request.name
+    _refuse_foreign_folder(target)
+    if not request.force and _is_same_export(target, request, source):
+        return _describe(target, request, {}, reused=True)
+    work = run.artifacts / "export"
+    # Without "merged" among the formats the merged model still exists, beside the export, until the gate has run.
+    merged = (work if "merged" in request.formats else run.artifacts) / "merged"
+    _check_room(work, source, request)
+    tensor_types = _build(work, merged, source, request, run)
+    write_record(work, request.name, run.id, source, list(_wanted_gguf(request)))
+    if request.verify and _wanted_gguf(request):
+        report = run_gate(find_subject(work, merged), run)
+        if not report.passed and not request.force:
+            return _describe(work, request, tensor_types, published=False)
+    _publish(work, target)
+    if "merged" not in request.formats:
+        shutil.rmtree(merged, ignore_errors=True)
+    return _describe(target, request, tensor_types)
+
+
+def _publish(work: Path, target: Path) -> None:
+    with staged_directory(target) as staging:
+        for path in work.iterdir():
+            shutil.move(path, staging / path.name)
+    work.rmdir()
+
+
+def _wanted_gguf(request: ExportRunRequest) -> list[Quantization]:
+    return [q for q in QUANTIZATIONS if "gguf" in request.formats and q in request.quantizations]
+
+
+def _refuse_foreign_folder(target: Path) -> None:
+    if target.exists() and not (target / RECORD).is_file():
+        raise InvalidInputError(
+            f"{target} exists and is not an export",
+            hint="Choose another --name; base models are not replaced.",
+        )
+
+
+def _is_same_export(target: Path, request: ExportRunRequest, source: TrainingSource) -> bool:
+    if not (target / RECORD).is_file():
+        return False
+    record = read_json(target / RECORD)
+    wanted = {gguf_name(q) for q in _wanted_gguf(request)}
+    wanted |= {f"merged/{_WEIGHTS}"} if "merged" in request.formats else set()
+    if request.verify and _wanted_gguf(request) and not _has_passed_gate(target):
+        return False
+    return (
+        record["source_run"] == source.run_id
+        and wanted <= record["files"].keys()
+        and all(
+            (target / name).is_file() and sha256_file(target / name) == facts["sha256"]
+            for name, facts in record["files"].items()
+        )
+    )
+
+
+def _has_passed_gate(target: Path) -> bool:
+    path = target / GATE_FILE
+    return path.is_file() and GateReport.model_validate(read_json(path)).passed
+
+
+def _check_room(work: Path, source: TrainingSource, request: ExportRunRequest) -> None:
+    bits = 16 + sum(BITS_PER_WEIGHT[q] for q in _wanted_gguf(request))
+    require_disk(work, int(source.base.num_params * bits / 8 * 1.05) + (64 << 20), "The export")
+    needed = source.base.num_params * _MERGE_BYTES_PER_PARAM + _LIBRARY_BYTES
+    available = psutil.virtual_memory().available
+    if available < needed:
+        raise DoesNotFitError(
+            f"merging needs {format_bytes(needed)} of memory, {format_bytes(available)} are available",
+            hint="Close other programs, or export on a larger machine: the run directory can be copied.",
+            needed_bytes=needed,
+            available_bytes=available,
+        )
+
+
+def _build(
+    work: Path, merged: Path, source: TrainingSource, request: ExportRunRequest, run: Run
+) -> dict[str, dict[str, int]]:
+    """Do the steps whose result is not there yet; return the tensor types of the GGUF files made now."""
+    work.mkdir(parents=True, exist_ok=True)
+    tensor_types: dict[str, dict[str, int]] = {}
+    if set(request.formats) - {"adapter"}:
+        _make_merged(merged, source, run)
+    for quantization in _wanted_gguf(request):
+        if not (work / gguf_name(quantization)).is_file():
+            path = work / gguf_name(quantization)
+            tensor_types[quantization] = write_gguf_file(
+                merged, path, quantization, name=request.name, run=run
+            )
+    if "adapter" in request.formats and source.is_adapter:
+        shutil.copytree(source.weights, work / "adapter", dirs_exist_ok=True)
+    write_companions(work, source, list(_wanted_gguf(request)))
+    return tensor_types
+
+
+def _make_merged(merged: Path, source: TrainingSource, run: Run) -> None:
+    merged.mkdir(parents=True, exist_ok=True)
+    for path in source.base.companions:
+        shutil.copyfile(path, merged / path.name)
+    if not (merged / _WEIGHTS).is_file():
+        with Progress("merge into the 16-bit base", 1, run=run) as progress:
+            _merge(source, merged / _WEIGHTS)
+            progress.advance()
+
+
+def _merge(source: TrainingSource, target: Path) -> None:
+    from pipeline.export.backends.merge import convert_full_model, merge_adapter
+
+    if source.is_adapter:
+        merge_adapter(source.base, source.weights, target)
+    else:
+        convert_full_model(source.base, read_checkpoint(source.weights), target)
+
+
+def _describe(
+    folder: Path,
+    request: ExportRunRequest,
+    tensor_types: dict[str, dict[str, int]],
+    *,
+    published: bool = True,
+    reused: bool = False,
+) -> ExportRunResult:
+    record = read_json(folder / RECORD)
+    gate_path = folder / GATE_FILE
+    gate = GateReport.model_validate(read_json(gate_path)) if gate_path.is_file() else None
+    failed = [f"{c.id}: {c.explanation}" for c in gate.checks if c.passed is False] if gate else []
+    relative = folder.relative_to(Settings.load().workspace)
+    return ExportRunResult(
+        path=str(relative),
+        published=published,
+        default_gguf=record["default_gguf"],
+        files={name: facts["bytes"] for name, facts in record["files"].items()},
+        tensor_types=tensor_types,
+        gate_passed=gate.passed if gate else None,
+        failed_checks=failed,
+        reused=reused,
+        warnings=[] if published else [f"the gate failed, so models/{request.name} was left as it was"],
+        next_step=f"llmops deploy serve --model {relative}"
+        if published
+        else f"Read failed_checks; --force publishes {relative} all the same.",
+    )
+
+
+EXPORT_RUN = Operation(
+    name="export.run",
+    request=ExportRunRequest,
+    result=ExportRunResult,
+    run=export_model,
+    long_running=True,
+    destructive=True,
+    positional=("run",),
+)

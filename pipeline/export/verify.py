@@ -1,0 +1,71 @@
+"""Operation ``export.verify``: run the gate on an export, or on one GGUF file, and write ``gate.json``."""
+
+from pydantic import Field
+
+from pipeline.core.extras import require
+from pipeline.core.operation import Operation, Request, Result
+from pipeline.core.paths import WorkspaceRef
+from pipeline.core.refs import resolve_path
+from pipeline.core.runs import Run
+from pipeline.export.gate import find_subject, run_gate
+from pipeline.export.gate_report import GATE_FILE, GateCheck
+
+
+class ExportVerifyRequest(Request):
+    """What to verify."""
+
+    model: WorkspaceRef = Field(default="models/task-agent", min_length=1)
+    """Export folder, or one .gguf file; `run:<id>/export` is one that was not published."""
+    reference: WorkspaceRef = ""
+    """Hugging Face folder the files were made from; default is merged/ beside them."""
+
+
+class ExportVerifyResult(Result):
+    """Outcome of the gate."""
+
+    passed: bool
+    """True when no check failed."""
+    checks: list[GateCheck]
+    """All checks, in the order they ran."""
+    seconds: float
+    """Wall time of the gate."""
+    report: str
+    """Where it was written."""
+
+    def is_negative(self) -> bool:
+        """True when a check failed."""
+        return not self.passed
+
+
+def verify_export(request: ExportVerifyRequest, run: Run) -> ExportVerifyResult:
+    """Prove that GGUF files say what the merged model says, and can be served.
+
+    Raises:
+        InvalidInputError: If there is no GGUF, or nothing to compare it with.
+        IntegrityError: If a file is truncated or was changed.
+    """
+    require("torch", "transformers", "libgguf", extra="train")
+    require("xllamacpp", extra="serve")
+    subject = find_subject(
+        resolve_path(request.model), resolve_path(request.reference) if request.reference else None
+    )
+    report = run_gate(subject, run)
+    failed = [check.id for check in report.checks if check.passed is False]
+    return ExportVerifyResult(
+        passed=report.passed,
+        checks=report.checks,
+        seconds=report.seconds,
+        report=str(subject.home / GATE_FILE),
+        warnings=[f"failed: {', '.join(failed)}"] if failed else [],
+        next_step=f"llmops deploy serve --model {request.model}" if report.passed else "",
+    )
+
+
+EXPORT_VERIFY = Operation(
+    name="export.verify",
+    request=ExportVerifyRequest,
+    result=ExportVerifyResult,
+    run=verify_export,
+    long_running=True,
+    positional=("model",),
+)

@@ -1,0 +1,101 @@
+"""A real HTTP server that answers from a script: for tests of what talks to a model, without a model."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+
+class ReceivedRequest(NamedTuple):
+    """One request as it arrived."""
+
+    method: str
+    path: str
+    body: Any
+    """Parsed JSON, or None."""
+    headers: dict[str, str]
+    """Header names in lower case."""
+
+
+class ScriptedServer:
+    """Answers requests in order with (status, body) pairs and repeats the last one; a context manager.
+
+    A body of None closes the connection without an answer.
+    """
+
+    def __init__(self, *answers: tuple[int, Any]) -> None:
+        self._answers = list(answers)
+        self.requests: list[ReceivedRequest] = []
+        scripted = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                self._answer()
+
+            def do_GET(self) -> None:
+                self._answer()
+
+            def _answer(self) -> None:
+                raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                scripted.requests.append(
+                    ReceivedRequest(self.command, self.path, json.loads(raw) if raw else None, headers)
+                )
+                status, body = scripted.next_answer()
+                if body is None:
+                    self.close_connection = True
+                    return
+                content = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+
+    @property
+    def base_url(self) -> str:
+        """OpenAI base URL."""
+        return f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    def next_answer(self) -> tuple[int, Any]:
+        """Return the answer to the next request."""
+        return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def completion(text: str | None = None, *calls: tuple[str, str]) -> dict[str, Any]:
+    """Return a chat completion in OpenAI form; calls are (name, arguments as JSON text)."""
+    message: dict[str, Any] = {"role": "assistant", "content": text}
+    if calls:
+        message["tool_calls"] = [
+            {"id": f"call_{i}", "type": "function", "function": {"name": name, "arguments": arguments}}
+            for i, (name, arguments) in enumerate(calls)
+        ]
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "task-agent",
+        "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls" if calls else "stop"}],
+        "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
+    }

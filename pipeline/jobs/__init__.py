@@ -1,0 +1,1 @@
+"""Watch and control runs: list, status, logs, cancel, resume."""

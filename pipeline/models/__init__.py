@@ -1,0 +1,1 @@
+"""Base models: fetch, verify and list them."""

@@ -1,0 +1,143 @@
+"""The catalogue: every operation, in reading order.
+
+Entries name their module as text so that ``llmops --help`` imports none of them; a test loads each one and holds
+the summary against the function's docstring.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+if TYPE_CHECKING:
+    from pipeline.core.operation import Operation
+
+
+class CatalogueEntry(NamedTuple):
+    """Where an operation lives and what it does, without importing it."""
+
+    name: str
+    target: str
+    summary: str
+
+    def load(self) -> "Operation[Any, Any]":
+        """Import the module and return its operation."""
+        module, _, constant = self.target.partition(":")
+        return cast("Operation[Any, Any]", getattr(importlib.import_module(module), constant))
+
+
+OPERATIONS: tuple[CatalogueEntry, ...] = (
+    CatalogueEntry(
+        "quickstart.run",
+        "pipeline.quickstart.run:QUICKSTART_RUN",
+        "Build, prove, measure and try a tool-calling model, from nothing to a report.",
+    ),
+    CatalogueEntry(
+        "models.pull",
+        "pipeline.models.pull:MODELS_PULL",
+        "Put a starter model or a hub model into models/, verified.",
+    ),
+    CatalogueEntry(
+        "synth.generate",
+        "pipeline.synth.generate:SYNTH_GENERATE",
+        "Make training, validation and test conversations with exact ground truth.",
+    ),
+    CatalogueEntry(
+        "synth.replay",
+        "pipeline.synth.replay:SYNTH_REPLAY",
+        "Execute the tool calls of a data file again and report rows whose results differ.",
+    ),
+    CatalogueEntry(
+        "train.run", "pipeline.train.run:TRAIN_RUN", "Fine-tune a base model on tool-calling conversations."
+    ),
+    CatalogueEntry(
+        "export.run",
+        "pipeline.export.run:EXPORT_RUN",
+        "Export a training run as adapter, merged model and GGUF files, and prove that they are equal.",
+    ),
+    CatalogueEntry(
+        "export.verify",
+        "pipeline.export.verify:EXPORT_VERIFY",
+        "Prove that GGUF files say what the merged model says, and can be served.",
+    ),
+    CatalogueEntry(
+        "export.convert",
+        "pipeline.export.convert:EXPORT_CONVERT",
+        "Convert a model folder to one GGUF file with its chat template inside; nothing is compared.",
+    ),
+    CatalogueEntry(
+        "evals.run",
+        "pipeline.evals.run:EVALS_RUN",
+        "Evaluate a served model on conversations with exact ground truth, turn by turn.",
+    ),
+    CatalogueEntry(
+        "evals.compare",
+        "pipeline.evals.compare:EVALS_COMPARE",
+        "Compare two evaluations of the same cases: paired test, difference with interval, regressions.",
+    ),
+    CatalogueEntry(
+        "deploy.serve",
+        "pipeline.deploy.serve:DEPLOY_SERVE",
+        "Serve a model on an OpenAI-compatible URL until terminated, or hand it to Ollama.",
+    ),
+    CatalogueEntry(
+        "deploy.list",
+        "pipeline.deploy.watch:DEPLOY_LIST",
+        "List the servers of this workspace, newest first.",
+    ),
+    CatalogueEntry(
+        "deploy.status", "pipeline.deploy.watch:DEPLOY_STATUS", "Ask a server whether it answers."
+    ),
+    CatalogueEntry("deploy.stop", "pipeline.deploy.watch:DEPLOY_STOP", "Stop a server of this workspace."),
+    CatalogueEntry(
+        "agent.run",
+        "pipeline.agent.run:AGENT_RUN",
+        "Send one message to the task agent and return its tool calls and reply.",
+    ),
+    CatalogueEntry(
+        "agent.chat",
+        "pipeline.agent.chat:AGENT_CHAT",
+        "Talk to the task agent, line by line, until /quit or the end of input.",
+    ),
+    CatalogueEntry(
+        "doctor.run",
+        "pipeline.doctor.run:DOCTOR_RUN",
+        "Report versions, known-bad pairs and the command that mends each.",
+    ),
+    CatalogueEntry("jobs.list", "pipeline.jobs.watch:JOBS_LIST", "List runs and jobs, newest first."),
+    CatalogueEntry(
+        "jobs.status", "pipeline.jobs.watch:JOBS_STATUS", "Report the state, progress and result of a run."
+    ),
+    CatalogueEntry("jobs.logs", "pipeline.jobs.watch:JOBS_LOGS", "Show the last lines of a run's log."),
+    CatalogueEntry(
+        "jobs.cancel", "pipeline.jobs.control:JOBS_CANCEL", "Stop a running job and all its child processes."
+    ),
+    CatalogueEntry(
+        "jobs.resume",
+        "pipeline.jobs.control:JOBS_RESUME",
+        "Continue an interrupted, failed or cancelled run where it stopped.",
+    ),
+)
+
+GROUP_SUMMARIES: dict[str, str] = {
+    "quickstart": "the whole chain, from weights to a served agent",
+    "doctor": "is this machine ready?",
+    "models": "base models",
+    "synth": "make conversations with exact ground truth",
+    "train": "fine-tune",
+    "evals": "measure, with intervals",
+    "export": "adapter, merged model, GGUF, and the proof that they are equal",
+    "deploy": "serve a model",
+    "agent": "OpenAI Agents SDK on a served model",
+    "jobs": "watch, cancel and resume long operations",
+}
+
+
+def find_operation(name: str) -> "Operation[Any, Any]":
+    """Return the operation of that name.
+
+    Raises:
+        KeyError: If there is none.
+    """
+    for entry in OPERATIONS:
+        if entry.name == name:
+            return entry.load()
+    raise KeyError(name)

@@ -1,0 +1,63 @@
+"""A result as a person reads it on a terminal: scalars as lines, rows as tables, next step last."""
+
+from typing import Any, TypeGuard
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.core.operation import Result
+from pipeline.core.units import format_bytes, format_seconds
+
+
+def render_result(result: Result, console: Console | None = None) -> None:
+    """Print a result readably."""
+    console = console or Console()
+    values = result.model_dump(mode="json", exclude={"warnings", "next_step"})
+    plain = Table(show_header=False, box=None, pad_edge=False)
+    for key, value in values.items():
+        if isinstance(value, str) and "\n" in value:
+            console.print(Text(value))
+        elif not _is_rows(value):
+            plain.add_row(Text(key, style="dim"), Text(_format(key, value)))
+    if plain.row_count:
+        console.print(plain)
+    for key, value in values.items():
+        if _is_rows(value):
+            _print_rows(console, key, value)
+    for warning in result.warnings:
+        console.print(Text(f"warning: {warning}", style="yellow"))
+    if result.next_step:
+        console.print(Text(f"next: {result.next_step}", style="green"))
+
+
+def _is_rows(value: Any) -> TypeGuard[list[dict[str, Any]]]:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+
+
+def _print_rows(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
+    table = Table(title=title, title_justify="left")
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    for column in columns:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(Text(_format(column, row.get(column))) for column in columns))
+    console.print(table)
+
+
+def _format(key: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float) and key.endswith("bytes"):
+        return format_bytes(value)
+    if isinstance(value, int | float) and key.endswith("seconds"):
+        return format_seconds(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(_format("", item) for item in value)  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, dict):
+        return ", ".join(f"{k}={_format(str(k), v)}" for k, v in value.items())  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    return str(value)

@@ -1,0 +1,1 @@
+"""Fine-tuning: one typed recipe, interchangeable backends, resumable runs."""

@@ -1,0 +1,1 @@
+"""Code that needs torch, transformers, trl, peft or unsloth."""

@@ -1,0 +1,58 @@
+"""What a backend gets and gives back; no library types, so that backends are interchangeable."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.core.messages import Example, Tool
+from pipeline.core.runs import Run
+from pipeline.train.recipe import TrainRecipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainJob:
+    """Everything a backend needs."""
+
+    recipe: TrainRecipe
+    """How to train."""
+    base_model: Path
+    """Hugging Face folder."""
+    train_examples: list[Example]
+    """Rows to train on."""
+    validation_examples: list[Example]
+    """Rows for the evaluation loss; may be empty."""
+    tools: list[Tool]
+    """Tools printed in every prompt."""
+    run: Run
+    """Run directory for metrics and progress."""
+    checkpoints: Path
+    """Folder for resumable state."""
+    output: Path
+    """Folder for the adapter, or the whole model with method `full`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOutcome:
+    """What training did."""
+
+    num_steps: int
+    """Optimizer steps in all."""
+    train_loss: float
+    """Mean training loss over the steps of this process."""
+    eval_loss: float | None
+    """Cross entropy per predicted token on the validation rows, in nats."""
+    num_rows: int
+    """Training rows used."""
+    num_rows_too_long: int
+    """Training rows left out because of max_length."""
+    num_tokens: int
+    """Tokens in the training rows."""
+    num_trained_tokens: int
+    """Tokens with a label."""
+    num_trainable_parameters: int
+    """Parameters that got gradients."""
+    shared_prefix: bool
+    """Whether the common prompt prefix was computed once per step."""
+    dtype: str
+    """Compute type."""
+    resumed_from_step: int | None
+    """Step of the checkpoint that training went on from."""

@@ -1,0 +1,204 @@
+"""Fine-tune a base model on conversations: checks first, then the backend, then ``training.json``.
+
+Resuming is running the same run directory again (`llmops jobs resume RUN`). Does not merge or convert: that is
+export's work.
+"""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from pipeline.core.errors import InvalidInputError, PipelineError
+from pipeline.core.extras import installed_version, require
+from pipeline.core.files import read_jsonl, require_disk, sha256_file, write_json
+from pipeline.core.messages import Example
+from pipeline.core.operation import Operation, Request, Result
+from pipeline.core.paths import WorkspaceRef
+from pipeline.core.refs import resolve_path
+from pipeline.core.runs import Run
+from pipeline.core.settings import Settings
+from pipeline.task_api.tools import load_tools
+from pipeline.train.job import TrainJob, TrainOutcome
+from pipeline.train.recipe import PRESETS, TrainRecipe
+
+_STATE_BYTES_PER_PARAMETER = 12  # fp32 weight + two Adam moments in a checkpoint (arXiv:1910.02054, 3.1)
+_ASSUMED_TRAINABLE = 20_000_000
+
+
+class TrainRunRequest(Request):
+    """What to train, on what, how."""
+
+    model: WorkspaceRef = "smollm2-135m"
+    """Base model: starter name, folder, or `file:PATH`."""
+    data: WorkspaceRef = Field(min_length=1)
+    """Folder with `train.jsonl` and optionally `validation.jsonl`, or one JSONL file."""
+    preset: Literal["cpu-smoke", "cpu-quality", "t4-lora"] = "cpu-quality"
+    """Named recipe; ignored when `recipe` is given."""
+    recipe: TrainRecipe | None = None
+    """The whole recipe as JSON, to set every knob."""
+    backend: Literal["auto", "trl", "unsloth"] = "auto"
+    """`auto` uses Unsloth when it is installed, plain TRL + PEFT otherwise."""
+
+
+class TrainRunResult(Result):
+    """What came out."""
+
+    run_id: str
+    """Run directory; `run:<id>` is the reference for export."""
+    output: str
+    """Adapter (or model) folder, relative to the workspace."""
+    backend: str
+    """Library that trained."""
+    num_steps: int
+    """Optimizer steps."""
+    train_loss: float
+    """Mean training loss."""
+    eval_loss: float | None
+    """Evaluation loss in nats per predicted token."""
+    num_rows: int
+    """Training rows used."""
+    trained_share: float
+    """Share of tokens that had a label."""
+    train_seconds: float
+    """Wall seconds of training in this process."""
+
+
+def train_model(request: TrainRunRequest, run: Run) -> TrainRunResult:
+    """Fine-tune a base model on tool-calling conversations.
+
+    Raises:
+        InvalidInputError: If rows are broken, or nothing would be trained.
+        DoesNotFitError: If the disk cannot hold the checkpoints.
+    """
+    require("torch", "transformers", "trl", "peft", "datasets", extra="train")
+    recipe = request.recipe or PRESETS[request.preset]()
+    base_model = resolve_path(request.model)
+    train_file, validation_file = _find_files(request.data)
+    output = run.artifacts / ("adapter" if recipe.method == "lora" else "model")
+    require_disk(run.path, 2 * _STATE_BYTES_PER_PARAMETER * _ASSUMED_TRAINABLE, "Training checkpoints")
+    job = TrainJob(
+        recipe=recipe,
+        base_model=base_model,
+        train_examples=read_examples(train_file),
+        validation_examples=read_examples(validation_file) if validation_file else [],
+        tools=load_tools(),
+        run=run,
+        checkpoints=run.artifacts / "checkpoints",
+        output=output,
+    )
+    backend = _choose_backend(request.backend)
+    started = time.monotonic()
+    outcome = _train_with(backend, job)
+    seconds = time.monotonic() - started
+    settings = Settings.load()
+    facts = {
+        "base_model": request.model,
+        "base_model_path": str(
+            base_model.relative_to(settings.workspace)
+            if base_model.is_relative_to(settings.workspace)
+            else base_model
+        ),
+        "method": recipe.method,
+        "backend": backend,
+        "tool_set": "task_api",
+        "system_prompt_template": "You are a task assistant. Today is {today}.",
+        "recipe": recipe.model_dump(mode="json"),
+        "data": {"train": str(train_file), "train_sha256": sha256_file(train_file)},
+        "outcome": asdict(outcome),
+        "train_seconds": round(seconds, 1),
+    }
+    write_json(run.artifacts / "training.json", facts)
+    return TrainRunResult(
+        run_id=run.id,
+        output=str(output.relative_to(settings.workspace)),
+        backend=backend,
+        num_steps=outcome.num_steps,
+        train_loss=outcome.train_loss,
+        eval_loss=outcome.eval_loss,
+        num_rows=outcome.num_rows,
+        trained_share=outcome.num_trained_tokens / outcome.num_tokens,
+        train_seconds=seconds,
+        warnings=_warnings(outcome),
+        next_step=f"llmops export run run:{run.id}",
+    )
+
+
+def read_examples(path: Path) -> list[Example]:
+    """Read conversations.
+
+    Raises:
+        InvalidInputError: If a line is not a conversation of our schema; names the line.
+    """
+    examples: list[Example] = []
+    try:
+        rows = read_jsonl(path)
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(
+            f"cannot read {path}: {error}", hint="Pass a JSONL file written by synth generate."
+        ) from error
+    for number, row in enumerate(rows, start=1):
+        try:
+            examples.append(Example.from_row(row))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidInputError(
+                f"{path.name} row {number}: {str(error)[:200]}", hint="Mend the row."
+            ) from error
+    if not examples:
+        raise InvalidInputError(f"{path} has no rows", hint="Make some with `llmops synth generate`.")
+    return examples
+
+
+def _find_files(data: str) -> tuple[Path, Path | None]:
+    path = resolve_path(data)
+    if path.is_file():
+        return path, None
+    train, validation = path / "train.jsonl", path / "validation.jsonl"
+    if not train.is_file():
+        raise InvalidInputError(
+            f"{data} has no train.jsonl", hint="Run `llmops synth generate --out FOLDER` first."
+        )
+    return train, validation if validation.is_file() else None
+
+
+def _choose_backend(wanted: str) -> str:
+    if wanted == "auto":
+        return "unsloth" if installed_version("unsloth") else "trl"
+    if wanted == "unsloth":
+        require("unsloth", extra="unsloth")
+    return wanted
+
+
+def _train_with(backend: str, job: TrainJob) -> TrainOutcome:
+    if backend == "unsloth":
+        from pipeline.train.backends.unsloth import train as train_with_unsloth
+
+        return train_with_unsloth(job)
+    if backend == "trl":
+        from pipeline.train.backends.trl import train as train_with_trl
+
+        return train_with_trl(job)
+    raise PipelineError(f"no backend {backend!r}", hint="Report this.")
+
+
+def _warnings(outcome: TrainOutcome) -> list[str]:
+    found: list[str] = []
+    if outcome.num_rows_too_long:
+        found.append(f"{outcome.num_rows_too_long} rows are longer than max_length and were left out")
+    if not outcome.shared_prefix:
+        found.append(
+            "the shared-prompt speed-up does not cover this architecture or recipe; training ran without it"
+        )
+    return found
+
+
+TRAIN_RUN = Operation(
+    name="train.run",
+    request=TrainRunRequest,
+    result=TrainRunResult,
+    run=train_model,
+    long_running=True,
+    positional=("data",),
+)

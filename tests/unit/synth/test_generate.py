@@ -1,0 +1,218 @@
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.cli import main
+from pipeline.core.files import read_json, read_jsonl, write_jsonl
+from pipeline.core.messages import Example
+from pipeline.synth.formulations import load_bank, without
+from pipeline.synth.generate import SPLITS, SynthGenerateRequest, SynthGenerateResult, generate_conversations
+from pipeline.synth.replay import SYNTH_REPLAY, SynthReplayRequest, replay_file
+from pipeline.task_api.tools import check_arguments, order_arguments
+
+ROWS = {"train": 500, "validation": 80, "test": 200}
+KINDS = {
+    "create": 120, "update": 55, "complete": 30, "delete": 30, "list": 65, "multi": 40, "by_title": 45, "followup": 40,
+    "ask": 35, "talk": 40,
+}  # fmt: skip
+
+
+def _generate(folder: Path, seed: int = 3) -> SynthGenerateResult:
+    return generate_conversations(
+        SynthGenerateRequest(out=str(folder), num_rows=500, validation_rows=80, test_rows=200, seed=seed)
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data")
+    _generate(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def rows(folder: Path) -> dict[str, list[Example]]:
+    return {
+        split: [Example.from_row(row) for row in read_jsonl(folder / f"{split}.jsonl")] for split in SPLITS
+    }
+
+
+def _all(rows: dict[str, list[Example]]) -> list[Example]:
+    return [row for split in rows.values() for row in split]
+
+
+def test_rows_are_as_many_as_asked_and_kinds_are_in_the_shares_of_the_mix(
+    rows: dict[str, list[Example]],
+) -> None:
+    assert {split: len(found) for split, found in rows.items()} == ROWS
+    assert Counter(row.tags["kind"] for row in rows["train"]) == KINDS
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(folder: Path, tmp_path: Path) -> None:
+    again, other = _generate(tmp_path / "again"), _generate(tmp_path / "other", seed=4)
+    digests = {f"{s}.jsonl": hashlib.sha256((folder / f"{s}.jsonl").read_bytes()).hexdigest() for s in SPLITS}
+    assert again.sha256 == digests == read_json(folder / "data_report.json")["sha256"]
+    assert all(other.sha256[name] != digest for name, digest in digests.items())
+
+
+def test_no_formulation_stands_on_two_sides(rows: dict[str, list[Example]]) -> None:
+    groups = {split: {row.group for row in found} for split, found in rows.items()}
+    assert not groups["train"] & groups["validation"]
+    assert not (groups["train"] | groups["validation"]) & groups["test"]
+    texts = {split: {row.tags["formulation"] for row in found} for split, found in rows.items()}
+    assert not texts["train"] & texts["test"]
+
+
+def test_first_turns_of_dialogues_stay_on_their_side_too(rows: dict[str, list[Example]]) -> None:
+    def user_texts(split: str) -> set[str]:
+        return {m.content or "" for row in rows[split] for m in row.messages if m.role == "user"}
+
+    assert not user_texts("train") & user_texts("test")
+
+
+def test_test_rows_use_only_values_that_training_cannot_have_seen(rows: dict[str, list[Example]]) -> None:
+    bank, _ = without(load_bank("test"), load_bank("train"))
+    known = {title.casefold() for title in bank.values["titles"] + bank.values["nouns"]}
+    titles = {task["title"].casefold() for row in rows["test"] for task in row.initial_state}
+    titles |= {
+        call.arguments["title"].casefold()
+        for row in rows["test"]
+        for call in _calls(row)
+        if "title" in call.arguments
+    }
+    assert titles <= known
+
+
+def _calls(row: Example) -> list[Any]:
+    return [call for message in row.messages for call in message.tool_calls]
+
+
+def test_every_call_fits_its_schema_in_canonical_order(rows: dict[str, list[Example]]) -> None:
+    calls = [call for row in _all(rows) for call in _calls(row)]
+    assert len(calls) > 700
+    for call in calls:
+        assert check_arguments(call.name, call.arguments) is None
+        assert list(call.arguments) == list(order_arguments(call.name, call.arguments))
+
+
+def test_every_argument_was_said_before_or_shown_by_a_tool(rows: dict[str, list[Example]]) -> None:
+    implied = {"priority", "status"}  # "urgent" and "still open" carry these
+    for row in _all(rows):
+        said = shown = ""
+        for message in row.messages:
+            said += f"\n{message.content}" if message.role == "user" else ""
+            shown += f"\n{message.content}" if message.role == "tool" else ""
+            for call in message.tool_calls:
+                for key, value in call.arguments.items():
+                    if key == "task_id":
+                        assert str(value) in said or f'"id": {value}' in shown, row.id
+                    elif key not in implied:
+                        assert value in said, row.id
+
+
+def test_every_tool_message_answers_a_call_and_the_assistant_ends(rows: dict[str, list[Example]]) -> None:
+    for row in _all(rows):
+        assert row.messages[-1].role == "assistant"
+        assert row.messages[-1].content
+        answered = [message.tool_call_id for message in row.messages if message.role == "tool"]
+        assert (
+            answered == [call.id for call in _calls(row)] == [f"call_{i + 1}" for i in range(len(answered))]
+        )
+
+
+def test_replies_name_only_tasks_of_a_result(rows: dict[str, list[Example]]) -> None:
+    listed = 0
+    for row in _all(rows):
+        results = "\n".join(message.content or "" for message in row.messages if message.role == "tool")
+        for line in (row.messages[-1].content or "").splitlines():
+            if line.startswith("- "):
+                number, _, rest = line[2:].partition(": ")
+                title = rest.split('"')[1]
+                assert f'"id": {number}, "title": {json.dumps(title, ensure_ascii=False)}' in results, row.id
+                listed += 1
+    assert listed > 100
+
+
+def test_the_outcomes_that_need_care_all_occur(rows: dict[str, list[Example]]) -> None:
+    outcomes = {row.tags["outcome"] for row in _all(rows)}
+    assert {
+        "ok",
+        "not_found",
+        "already_completed",
+        "none_found",
+        "asked",
+        "no_call",
+        "several_found",
+    } <= outcomes
+    assert outcomes & {"past_due_date", "invalid_due_date"}
+
+
+def test_a_task_named_by_title_is_looked_up_unless_it_was_just_listed(rows: dict[str, list[Example]]) -> None:
+    for row in _all(rows):
+        if row.group.startswith("by_title:"):
+            named_after_list = row.tags["kind"] == "followup"
+            calls = _calls(row)
+            assert calls[0].name == "list_tasks"
+            assert ("search" in calls[0].arguments) or named_after_list
+            assert len(calls) == (2 if row.tags["outcome"] == "ok" else 1)
+
+
+def test_every_row_replays_to_the_same_results(folder: Path) -> None:
+    for split in SPLITS:
+        result = replay_file(SynthReplayRequest(file=str(folder / f"{split}.jsonl")))
+        assert (result.rows, result.different_rows) == (ROWS[split], 0)
+        assert not result.is_negative()
+
+
+def test_replay_finds_a_result_that_was_tampered_with(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = read_jsonl(folder / "test.jsonl")
+    index = next(
+        i
+        for i, row in enumerate(stored)
+        if row["tags"]["kind"] == "delete" and row["tags"]["outcome"] == "ok"
+    )
+    message = next(message for message in stored[index]["messages"] if message["role"] == "tool")
+    message["content"] = message["content"].replace('"title": "', '"title": "not ')
+    path = tmp_path / "tampered.jsonl"
+    write_jsonl(path, stored)
+    assert main(["synth", "replay", str(path), "--json"]) == 1
+    result = json.loads(capsys.readouterr().out)
+    assert result["different_rows"] == 1
+    assert result["differences"][0].startswith(f"{stored[index]['id']}: call_1 delete_task gives")
+
+
+@pytest.mark.parametrize("line", ["{", '{"id": "x"}', '{"id": "x", "messages": []}', "[]"])
+def test_replay_names_the_line_that_is_no_conversation(
+    tmp_path: Path, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text(f"\n{line}\n", encoding="utf-8")
+    assert main(["synth", "replay", str(path)]) == 2
+    assert "bad.jsonl:2 is not a conversation" in capsys.readouterr().err
+
+
+def test_replay_of_a_missing_file_is_bad_input(tmp_path: Path) -> None:
+    assert main(["synth", "replay", str(tmp_path / "none.jsonl")]) == 2
+    assert SYNTH_REPLAY.read_only
+
+
+def test_the_report_counts_what_the_files_hold(folder: Path, rows: dict[str, list[Example]]) -> None:
+    report = read_json(folder / "data_report.json")
+    assert report["seed"] == 3
+    train = report["splits"]["train"]
+    assert train["by_kind"] == dict(Counter(row.tags["kind"] for row in rows["train"]).most_common())
+    assert sum(train["formulations_used"].values()) == len({row.group for row in rows["train"]})
+    assert train["top_formulation_ratio"] == max(Counter(row.group for row in rows["train"]).values()) / 500
+    assert "| create | 120 |" in (folder / "data_report.md").read_text(encoding="utf-8")
+
+
+def test_formulations_are_used_evenly(rows: dict[str, list[Example]]) -> None:
+    for kind in ("complete", "delete", "list", "talk", "multi"):
+        used = Counter(row.group for row in rows["train"] if row.tags["kind"] == kind)
+        assert max(used.values()) <= 2
