@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
-from rich.console import Console
-from rich.text import Text
 
 from pipeline.agent.endpoint import AgentEndpoint, open_endpoint
 from pipeline.agent.run import IN_MEMORY, open_store
@@ -97,7 +95,11 @@ class _Conversation:
 
     def __init__(self, request: AgentChatRequest, endpoint: AgentEndpoint, store: TaskStore) -> None:
         self._request, self._endpoint, self._store = request, endpoint, store
-        self.console = Console(stderr=True, highlight=False)
+        from rich.console import Console
+
+        self.console = Console(
+            stderr=True, highlight=False, markup=False, emoji=False
+        )  # what is shown is data, not markup
         self.items: list[TranscriptItem] = []
         self.num_failures = 0
 
@@ -105,8 +107,8 @@ class _Conversation:
         from pipeline.agent.backends.openai_agents import TaskAgent
 
         for warning in self._endpoint.warnings:
-            self.console.print(Text(f"warning: {warning}", style="yellow"))
-        self.console.print(Text(f"{self._endpoint.model} on {self._endpoint.base_url}. {_HELP}", style="dim"))
+            self.console.print(f"warning: {warning}", style="yellow")
+        self.console.print(f"{self._endpoint.model} on {self._endpoint.base_url}. {_HELP}", style="dim")
         with TaskAgent(
             self._endpoint.base_url,
             self._endpoint.model,
@@ -134,7 +136,7 @@ class _Conversation:
         except (EOFError, StopIteration):
             return None
         if not sys.stdin.isatty():
-            self.console.print(Text(f"you> {line}"))
+            self.console.print(f"you> {line}")
         return None if line in {"/quit", "/exit"} else line
 
     def _ask(self, agent: "TaskAgent", line: str) -> None:
@@ -144,25 +146,25 @@ class _Conversation:
             raise  # without a server there is nothing left to talk to
         except PipelineError as error:
             self.num_failures += 1
-            self.console.print(Text(f"error: {error} {error.hint}", style="red"))
+            self.console.print(f"error: {error} {error.hint}", style="red")
             return
         self.items.extend(turn.items)
-        self.console.print(Text(f"agent> {turn.output}", style="bold"))
+        self.console.print(f"agent> {turn.output}", style="bold")
         tokens = f"{turn.input_tokens} + {turn.output_tokens} tokens"
-        self.console.print(Text(f"       {format_seconds(turn.seconds)}, {tokens}", style="dim"))
+        self.console.print(f"       {format_seconds(turn.seconds)}, {tokens}", style="dim")
 
     def _show_call(self, item: TranscriptItem) -> None:
         failed = "error" in (item.result or {})
-        self.console.print(Text(f"  tool> {describe_call(item)}", style="yellow" if failed else "cyan"))
+        self.console.print(f"  tool> {describe_call(item)}", style="yellow" if failed else "cyan")
 
     def _show_tasks(self) -> None:
         listed = self._store.list_tasks()
         for task in listed["tasks"]:
             due = f", due {task['due_date']}" if task.get("due_date") else ""
             self.console.print(
-                Text(f"  {task['id']:>4}  {task['title']}  ({task['status']}, {task['priority']}{due})")
+                f"  {task['id']:>4}  {task['title']}  ({task['status']}, {task['priority']}{due})"
             )
-        self.console.print(Text(f"  {listed['total']} tasks in {self._request.store}", style="dim"))
+        self.console.print(f"  {listed['total']} tasks in {self._request.store}", style="dim")
 
 
 def _session_path(session: str | None) -> str:

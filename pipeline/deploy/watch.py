@@ -4,7 +4,6 @@ import os
 import signal
 from typing import Literal
 
-import httpx
 import psutil
 
 from pipeline.core.errors import InvalidInputError
@@ -166,6 +165,8 @@ def _row(run: Run, endpoint: Endpoint) -> ServerRow:
 
 
 def _answers(endpoint: Endpoint) -> bool:
+    import httpx  # here, because it takes 0.15 s that the MCP server would pay at its start
+
     path = "/health" if endpoint.engine == "embedded" else "/api/version"
     url = endpoint.base_url.removesuffix("/v1") + path
     with open_http(url, api_key="", timeout_seconds=_HEALTH_SECONDS) as http:

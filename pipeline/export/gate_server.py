@@ -4,13 +4,14 @@ import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from pipeline.core.settings import Settings
 from pipeline.inference.server import start_server
 from pipeline.inference.server_spec import ServerSpec
+
+if TYPE_CHECKING:
+    import httpx
 
 _TIMEOUT_SECONDS = 300.0
 _TOP = 20
@@ -20,7 +21,7 @@ _CONTEXT_TOKENS = 2048
 class GateServer:
     """Client of one running server."""
 
-    def __init__(self, client: httpx.Client, model: str) -> None:
+    def __init__(self, client: "httpx.Client", model: str) -> None:
         self._client, self._model = client, model
 
     def props(self) -> dict[str, Any]:
@@ -102,6 +103,8 @@ def open_server(gguf: Path, *, exact: bool) -> Generator[GateServer]:
     Raises:
         IntegrityError: If the file cannot be loaded.
     """
+    import httpx
+
     spec = ServerSpec(
         model_path=str(gguf),
         name=gguf.stem,

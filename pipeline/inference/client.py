@@ -7,10 +7,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import urlsplit
-
-import httpx
 
 from pipeline.core.errors import (
     DoesNotFitError,
@@ -21,6 +19,9 @@ from pipeline.core.errors import (
 from pipeline.core.messages import Message, Tool
 from pipeline.core.settings import Settings
 from pipeline.inference.server_spec import API_KEY_VARIABLE, is_loopback
+
+if TYPE_CHECKING:  # imported where it is used: it takes 0.15 s that the MCP server would pay at its start
+    import httpx
 
 _CONNECT_SECONDS = 5.0
 _CONNECT_ATTEMPTS = 4
@@ -145,7 +146,7 @@ class ChatClient:
             ) from error
         return answer
 
-    def _explain(self, reply: httpx.Response) -> Exception:
+    def _explain(self, reply: "httpx.Response") -> Exception:
         error = _error_object(reply)
         message = str(error.get("message", reply.reason_phrase))
         kind = f"{error.get('code', '')} {error.get('type', '')}"
@@ -178,8 +179,10 @@ class ChatClient:
         return OperationFailedError(message, hint=hint, status=reply.status_code)
 
 
-def open_http(base_url: str, *, api_key: str | None = None, timeout_seconds: float = 300.0) -> httpx.Client:
+def open_http(base_url: str, *, api_key: str | None = None, timeout_seconds: float = 300.0) -> "httpx.Client":
     """Return an HTTP client with time-outs and our key (an empty one sends none); proxies do not catch loopback."""
+    import httpx
+
     key = Settings.load().api_key if api_key is None else api_key
     return httpx.Client(
         headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -188,7 +191,7 @@ def open_http(base_url: str, *, api_key: str | None = None, timeout_seconds: flo
     )
 
 
-def send(http: httpx.Client, method: str, url: str, **options: Any) -> httpx.Response:
+def send(http: "httpx.Client", method: str, url: str, **options: Any) -> "httpx.Response":
     """Send a request; a refused connection is tried again, because a restarting server is back within seconds.
 
     A request that had reached the server is never repeated.
@@ -197,6 +200,8 @@ def send(http: httpx.Client, method: str, url: str, **options: Any) -> httpx.Res
         MissingDependencyError: If the server cannot be reached, breaks off, or stays silent too long.
         InvalidInputError: If the URL is not one.
     """
+    import httpx
+
     for attempt in range(_CONNECT_ATTEMPTS):
         try:
             return http.request(method, url, **options)
@@ -215,7 +220,7 @@ def send(http: httpx.Client, method: str, url: str, **options: Any) -> httpx.Res
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def _unreachable(url: str, what: str, error: httpx.HTTPError) -> MissingDependencyError:
+def _unreachable(url: str, what: str, error: "httpx.HTTPError") -> MissingDependencyError:
     parts = urlsplit(url)
     return MissingDependencyError(
         f"the server at {parts.scheme}://{parts.netloc} {what} ({type(error).__name__})",
@@ -224,7 +229,7 @@ def _unreachable(url: str, what: str, error: httpx.HTTPError) -> MissingDependen
     )
 
 
-def _error_object(reply: httpx.Response) -> dict[str, Any]:
+def _error_object(reply: "httpx.Response") -> dict[str, Any]:
     try:
         error: Any = reply.json().get("error", {})
     except (ValueError, AttributeError):

@@ -11,8 +11,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from pipeline.core.extras import require
 from pipeline.core.files import write_atomic
 from pipeline.core.units import format_bytes, format_seconds
@@ -69,6 +67,8 @@ def write_report(facts: ReportFacts, folder: Path) -> Path:
 
 def render_markdown(facts: ReportFacts) -> str:
     """Return the report as Markdown."""
+    import jinja2
+
     template = files("pipeline.quickstart").joinpath("templates/report.md.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=False)
     results = facts.results

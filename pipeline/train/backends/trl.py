@@ -23,6 +23,7 @@ from pipeline.core.progress import Progress
 from pipeline.train.backends.encode import EncodedRow, EncodedRows, encode_rows
 from pipeline.train.backends.fast_layers import fuse_lora, register_attention
 from pipeline.train.backends.prefix import SUPPORTED_MODEL_TYPES, PrefixCollator, predicted_loss
+from pipeline.train.backends.sampler import MixedLengthSampler
 from pipeline.train.job import TrainJob, TrainOutcome
 from pipeline.train.recipe import TrainRecipe
 
@@ -75,6 +76,10 @@ class PrefixTrainer(SFTTrainer):
             min=1
         )
         return (loss, {}) if return_outputs else loss
+
+    def _get_train_sampler(self, train_dataset=None):  # noqa: ANN001, ANN202
+        lengths = (train_dataset if train_dataset is not None else self.train_dataset)["length"]
+        return MixedLengthSampler(list(lengths), self.args.per_device_train_batch_size, self.args.seed)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):  # noqa: ANN001, ANN201
         """Evaluation needs the loss only."""
@@ -154,8 +159,6 @@ def _arguments(job: TrainJob, num_rows: int, device_type: str, dtype: torch.dtyp
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
-        train_sampling_strategy="group_by_length",
-        length_column_name="length",
         logging_steps=max(1, steps // 200),
         save_steps=interval,
         eval_strategy="steps" if job.validation_examples else "no",

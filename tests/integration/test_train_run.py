@@ -1,0 +1,155 @@
+"""Training end to end on a tiny random model: kill -9 and resume give the numbers of an undisturbed run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from pipeline.core.errors import InvalidInputError
+from pipeline.core.files import write_jsonl
+from pipeline.core.messages import Example, Message
+from pipeline.core.runs import Run, list_runs
+from pipeline.train.run import TRAIN_RUN
+
+pytestmark = pytest.mark.slow
+
+RECIPE = {"rank": 4, "alpha": 8, "max_steps": 10, "micro_batch_size": 2, "gradient_accumulation_steps": 2}
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
+
+
+@pytest.fixture
+def tiny_model(workspace: Path, starter_model: Path) -> Path:
+    """Two random layers behind the starter's tokenizer and template."""
+    folder = workspace / "models" / "tiny"
+    folder.mkdir(parents=True)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=49152,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    for name in _TOKENIZER_FILES:
+        (folder / name).write_bytes((starter_model / name).read_bytes())
+    return folder
+
+
+@pytest.fixture
+def data(workspace: Path) -> Path:
+    """40 training rows and 4 validation rows, made by the real generator."""
+    subprocess.run(
+        [*_LLMOPS, "synth", "generate", "--out", "data", "--num-rows", "40"]
+        + ["--validation-rows", "4", "--test-rows", "4"],
+        check=True,
+        capture_output=True,
+    )
+    return workspace / "data"
+
+
+_LLMOPS = [sys.executable, "-m", "pipeline"]
+
+
+def _train_command(model: Path, data: Path) -> list[str]:
+    return [*_LLMOPS, "train", "run", str(data), "--model", str(model), "--recipe", json.dumps(RECIPE)]
+
+
+def _by_step(run: Run, key: str) -> dict[int, float]:
+    return {line["step"]: line[key] for line in run.metrics() if key in line}
+
+
+def test_a_killed_run_resumes_with_the_numbers_of_an_undisturbed_run(tiny_model: Path, data: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(_train_command(tiny_model, data), check=True, capture_output=True, env=environment)
+    whole = list_runs()[0]
+    process = subprocess.Popen(_train_command(tiny_model, data), stderr=subprocess.DEVNULL, env=environment)
+    killed = _wait_for_checkpoint(process, whole)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert killed.state() == "interrupted"
+    steps_before = max(_by_step(killed, "loss"), default=0)
+    assert steps_before < RECIPE["max_steps"]
+    subprocess.run([*_LLMOPS, "jobs", "resume", killed.id], check=True, capture_output=True, env=environment)
+    deadline = time.monotonic() + 180
+    while killed.state() in {"running", "queued"} and time.monotonic() < deadline:
+        time.sleep(0.3)
+    assert killed.state() == "succeeded", (killed.path / "log.txt").read_text(encoding="utf-8")
+    outcome: dict[str, Any] = json.loads((killed.artifacts / "training.json").read_text(encoding="utf-8"))[
+        "outcome"
+    ]
+    assert outcome["resumed_from_step"] >= 2
+    for key in ("loss", "eval_loss"):
+        assert _by_step(killed, key) == pytest.approx(_by_step(whole, key), rel=1e-6)
+
+
+def _wait_for_checkpoint(process: "subprocess.Popen[bytes]", other: Run) -> Run:
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        fresh = [
+            run for run in list_runs() if run.manifest()["operation"] == "train.run" and run.id != other.id
+        ]
+        if fresh and list(fresh[0].artifacts.glob("checkpoints/checkpoint-*/complete.json")):
+            return fresh[0]
+        assert process.poll() is None, "training ended before it could be killed"
+        time.sleep(0.01)
+    raise AssertionError("no checkpoint within three minutes")
+
+
+def test_the_adapter_loads_in_plain_peft_and_changes_the_model(tiny_model: Path, data: Path) -> None:
+    result = TRAIN_RUN.call({"data": str(data), "model": str(tiny_model), "recipe": RECIPE, "backend": "trl"})
+    assert result.num_steps == 10
+    base = AutoModelForCausalLM.from_pretrained(tiny_model)
+    ids = torch.arange(12)[None]
+    before = base(ids).logits
+    tuned = PeftModel.from_pretrained(base, Run.open(result.run_id).artifacts / "adapter")
+    assert not torch.allclose(tuned(ids).logits, before)
+
+
+def test_a_row_whose_turn_the_template_drops_is_refused_by_name(tiny_model: Path, workspace: Path) -> None:
+    # A template without tool results, as several shipped models have it.
+    template = tiny_model / "chat_template.jinja"
+    text = template.read_text(encoding="utf-8")
+    template.write_text(text.replace("message.role == 'tool'", "message.role == 'nobody'"), encoding="utf-8")
+    rows = [
+        Example(
+            id="row-7",
+            messages=(
+                Message(role="user", content="hi"),
+                Message(role="tool", content="a result that must not vanish", tool_call_id="call_1"),
+                Message(role="assistant", content="done"),
+            ),
+            group="g",
+            today="2026-03-11",
+        )
+    ]
+    write_jsonl(workspace / "rows.jsonl", [row.to_row() for row in rows])
+    with pytest.raises(InvalidInputError, match=r"row 'row-7'.*turn 1 \(tool\)"):
+        TRAIN_RUN.call({"data": "rows.jsonl", "model": str(tiny_model), "recipe": RECIPE, "backend": "trl"})
+
+
+def test_training_refuses_when_every_row_is_too_long(tiny_model: Path, data: Path) -> None:
+    recipe = {**RECIPE, "max_length": 16}
+    with pytest.raises(InvalidInputError, match="no token of the training rows would be trained"):
+        TRAIN_RUN.call({"data": str(data), "model": str(tiny_model), "recipe": recipe, "backend": "trl"})
+
+
+def test_an_unknown_target_module_is_refused_before_training(tiny_model: Path, data: Path) -> None:
+    recipe = {**RECIPE, "target_modules": ["no_such_proj"]}
+    with pytest.raises(InvalidInputError, match="no_such_proj"):
+        TRAIN_RUN.call({"data": str(data), "model": str(tiny_model), "recipe": recipe, "backend": "trl"})
