@@ -113,7 +113,8 @@ def fetch_type_checker() -> None:
 
 
 def check() -> None:
-    """Start what was installed."""
+    """Compile our own modules, as pip does with what it installs, and start the command."""
+    _run([str(VENV_PYTHON), "-m", "compileall", "-q", "pipeline", "mcp_server"])
     _run([str(VENV / "bin" / "llmops"), "--version"])
 
 

@@ -92,10 +92,23 @@ def render_markdown(facts: ReportFacts) -> str:
         interval=_format_interval,
         seconds=format_seconds,
         bytes=format_bytes,
-        ms=lambda value: "-" if value is None else f"{value:.0f} ms",
-        json=lambda value: json.dumps(value, ensure_ascii=False),
-        arguments=lambda item: ", ".join(f"{k}={v!r}" for k, v in (item["arguments"] or {}).items()),
+        ms=_format_milliseconds,
+        json=_format_json,
+        arguments=_format_arguments,
     )
+
+
+def _format_milliseconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f} ms"
+
+
+def _format_json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _format_arguments(item: dict[str, Any]) -> str:
+    arguments: dict[str, Any] = item["arguments"] or {}
+    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
 
 
 def _format_rate(rate: dict[str, Any]) -> str:

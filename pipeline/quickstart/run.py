@@ -31,7 +31,7 @@ AGENT_REQUESTS = (
     "What is still open?",
     "Task 1 is done",
 )
-_VALIDATION_ROWS = 64  # enough for a loss to two digits; it is computed five times during training
+_VALIDATION_ROWS = 48  # enough for a loss to two digits; it is computed five times during training
 _AGENT_TODAY = "2026-03-11"
 
 
@@ -42,7 +42,7 @@ class QuickstartRunRequest(Request):
     """Base model."""
     preset: Literal["cpu-smoke", "cpu-quality", "t4-lora"] = "cpu-quality"
     """Training recipe; `cpu-smoke` proves the chain in minutes and makes no good model."""
-    num_rows: int = Field(default=3600, ge=16)
+    num_rows: int = Field(default=3000, ge=16)
     """Training rows to make."""
     test_rows: int = Field(default=300, ge=4)
     """Held-out conversations to evaluate the tuned model on."""

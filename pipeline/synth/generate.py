@@ -55,13 +55,13 @@ class SynthGenerateRequest(Request):
 
     out: WorkspacePath = Field(min_length=1)
     """Folder for the three JSON Lines files and the report; files of these names are replaced."""
-    num_rows: int = Field(default=3600, gt=0)
+    num_rows: int = Field(default=3000, gt=0)
     """Training rows."""
     validation_rows: int = Field(default=200, ge=0)
     """Rows from formulations of the train bank that training does not see."""
     test_rows: int = Field(default=500, ge=0)
     """Rows from the test bank: other formulations, titles and days."""
-    call_only_ratio: float = Field(default=0.5, ge=0, le=1)
+    call_only_ratio: float = Field(default=0.7, ge=0, le=1)
     """Share of single-action training rows that end with the call: the reply after it is learnt from the others,
     and a row costs half the tokens."""
     seed: int = 0

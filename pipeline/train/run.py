@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipeline.core.errors import InvalidInputError, PipelineError
+from pipeline.core.errors import InvalidInputError, MissingDependencyError, PipelineError
 from pipeline.core.extras import installed_version, require
 from pipeline.core.files import read_jsonl, require_disk, sha256_file, write_json
 from pipeline.core.messages import Example
@@ -72,8 +72,10 @@ def train_model(request: TrainRunRequest, run: Run) -> TrainRunResult:
     Raises:
         InvalidInputError: If rows are broken, or nothing would be trained.
         DoesNotFitError: If the disk cannot hold the checkpoints.
+        MissingDependencyError: If the backend asked for is not installed.
     """
     require("torch", "transformers", "trl", "peft", "datasets", extra="train")
+    backend = _choose_backend(request.backend)
     recipe = request.recipe or PRESETS[request.preset]()
     base_model = resolve_path(request.model)
     train_file, validation_file = _find_files(request.data)
@@ -89,7 +91,6 @@ def train_model(request: TrainRunRequest, run: Run) -> TrainRunResult:
         checkpoints=run.artifacts / "checkpoints",
         output=output,
     )
-    backend = _choose_backend(request.backend)
     started = time.monotonic()
     outcome = _train_with(backend, job)
     seconds = time.monotonic() - started
@@ -166,8 +167,12 @@ def _find_files(data: str) -> tuple[Path, Path | None]:
 def _choose_backend(wanted: str) -> str:
     if wanted == "auto":
         return "unsloth" if installed_version("unsloth") else "trl"
-    if wanted == "unsloth":
-        require("unsloth", extra="unsloth")
+    if wanted == "unsloth" and not installed_version("unsloth"):
+        raise MissingDependencyError(
+            "unsloth is not installed",
+            hint="Make its environment as docs/decisions/0006-unsloth-optional.md says, or leave --backend out.",
+            missing=["unsloth"],
+        )
     return wanted
 
 
@@ -189,7 +194,8 @@ def _warnings(outcome: TrainOutcome) -> list[str]:
         found.append(f"{outcome.num_rows_too_long} rows are longer than max_length and were left out")
     if not outcome.shared_prefix:
         found.append(
-            "the shared-prompt speed-up does not cover this architecture or recipe; training ran without it"
+            "the shared-prompt speed-up does not cover this architecture, recipe or backend; "
+            "training ran without it"
         )
     return found
 

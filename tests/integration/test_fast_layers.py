@@ -1,3 +1,4 @@
+# pyright: basic
 """The CPU kernels compute what transformers' SDPA and PEFT compute, forward and backward."""
 
 import copy

@@ -1,3 +1,4 @@
+# pyright: basic
 """Row order: every row once, similar lengths together, no stretches of one length."""
 
 import pytest

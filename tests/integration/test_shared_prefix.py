@@ -1,3 +1,4 @@
+# pyright: basic
 """The shared-prefix loss is the ordinary loss: same value, same gradients, on several architectures."""
 
 from typing import Any

@@ -1,3 +1,4 @@
+# pyright: basic
 """Training end to end on a tiny random model: kill -9 and resume give the numbers of an undisturbed run."""
 
 import json
@@ -55,8 +56,19 @@ def tiny_model(workspace: Path, starter_model: Path) -> Path:
 def data(workspace: Path) -> Path:
     """40 training rows and 4 validation rows, made by the real generator."""
     subprocess.run(
-        [*_LLMOPS, "synth", "generate", "--out", "data", "--num-rows", "40"]
-        + ["--validation-rows", "4", "--test-rows", "4"],
+        [
+            *_LLMOPS,
+            "synth",
+            "generate",
+            "--out",
+            "data",
+            "--num-rows",
+            "40",
+            "--validation-rows",
+            "4",
+            "--test-rows",
+            "4",
+        ],
         check=True,
         capture_output=True,
     )

@@ -73,11 +73,12 @@ def encode_rows(
 def _encode(example: Example, tokenizer: PreTrainedTokenizerBase, tools: list[Tool]) -> EncodedRow:
     # The template gets parsed arguments, as the server's template engine does.
     messages = [_for_template(message) for message in example.messages]
+    definitions: Any = tools
     encoded: Any = tokenizer.apply_chat_template(
-        messages, tools=tools, return_dict=True, return_assistant_tokens_mask=True
+        messages, tools=definitions, return_dict=True, return_assistant_tokens_mask=True
     )
     ids, mask = list(encoded["input_ids"]), list(encoded["assistant_masks"])
-    _check_turns(example, tokenizer.decode(ids), mask)
+    _check_turns(example, str(tokenizer.decode(ids)), mask)
     return EncodedRow(ids, [token if kept else IGNORED for token, kept in zip(ids, mask, strict=True)])
 
 

@@ -41,8 +41,8 @@ def grouped_attention(
     num_rows, num_heads, num_queries, head_size = query.shape
     num_groups, num_keys = key.shape[1], key.shape[2]
     repeats = num_heads // num_groups
-    scaling = head_size**-0.5 if scaling is None else scaling
-    query_BGMD = (query * scaling).reshape(num_rows, num_groups, repeats * num_queries, head_size)
+    factor = head_size**-0.5 if scaling is None else scaling
+    query_BGMD = (query * factor).reshape(num_rows, num_groups, repeats * num_queries, head_size)
     scores = (query_BGMD @ key.transpose(2, 3)).view(num_rows, num_groups, repeats, num_queries, num_keys)
     if attention_mask is not None:
         scores = scores + attention_mask[:, :, None]
@@ -86,9 +86,9 @@ def _fused_forward(self: LoraLinear, x: torch.Tensor, *args: Any, **kwargs: Any)
     if self.disable_adapters or self.merged or len(self.active_adapters) != 1:
         return LoraLinear.forward(self, x, *args, **kwargs)
     name = self.active_adapters[0]
-    weight_OI = self.base_layer.weight
+    weight_OI: Any = self.base_layer.weight
     # The type of the product is the base weight's: the adapter's 32-bit master weights are rounded once per call.
-    dtype = weight_OI.dtype
+    dtype: torch.dtype = weight_OI.dtype
     a_rI, b_Or = self.lora_A[name].weight.to(dtype), self.lora_B[name].weight.to(dtype)
     flat = x.reshape(-1, x.shape[-1]).to(dtype)
     with torch.autocast(x.device.type, enabled=False):

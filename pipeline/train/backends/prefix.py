@@ -88,7 +88,8 @@ def _hidden_states(decoder: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor
         return decoder(input_ids=suffix_BS, attention_mask=mask_BS, use_cache=False).last_hidden_state
     cache = DynamicCache(config=decoder.config)
     decoder(input_ids=prefix_1P, past_key_values=cache, use_cache=True)
-    for layer in cache.layers:
+    layers: Any = cache.layers
+    for layer in layers:
         layer.keys = layer.keys.expand(num_rows, -1, -1, -1)
         layer.values = layer.values.expand(num_rows, -1, -1, -1)
     positions_1S = torch.arange(prefix_length, prefix_length + width, device=suffix_BS.device)[None]

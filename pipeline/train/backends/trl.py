@@ -8,6 +8,7 @@ import math
 import os
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
 
 from pipeline.core.errors import InvalidInputError, OperationFailedError
 from pipeline.core.files import write_json
@@ -30,6 +31,13 @@ from pipeline.train.recipe import TrainRecipe
 NUM_CHECKPOINTS = 5
 """Per run, whatever its length: the course plan's every-100-steps never fires on 75 steps (errata E-20)."""
 _MARKER = "complete.json"
+# transformers 5.23 renamed it; Unsloth's set has 5.17.
+_CHECKPOINTING = next(
+    n for n in ("activation_checkpointing", "gradient_checkpointing") if hasattr(SFTConfig, n)
+)
+
+ModelLoader = Callable[[TrainJob, str, torch.dtype], Any]
+"""Job, device type, compute type -> the model with what is to be trained switched on."""
 
 
 def train(job: TrainJob) -> TrainOutcome:
@@ -39,6 +47,11 @@ def train(job: TrainJob) -> TrainOutcome:
         InvalidInputError: If nothing would be trained or a row cannot be rendered.
         OperationFailedError: If the loss stops being a number.
     """
+    return train_with(_load_model, job)
+
+
+def train_with(load_model: ModelLoader, job: TrainJob, *, may_share_prefix: bool = True) -> TrainOutcome:
+    """Train a model that another backend may load; all else is the same. Raises what :func:`train` raises."""
     torch.set_num_threads(os.cpu_count() or 1)
     tokenizer = AutoTokenizer.from_pretrained(job.base_model)
     rows = encode_rows(job.train_examples, tokenizer, job.tools, job.recipe.max_length)
@@ -50,9 +63,9 @@ def train(job: TrainJob) -> TrainOutcome:
             num_too_long=rows.num_too_long,
         )
     device_type, dtype = choose_dtype(job.recipe)
-    model = _load_model(job, device_type, dtype)
-    model_type = model.config.model_type
-    share_prefix = model_type in SUPPORTED_MODEL_TYPES and not job.recipe.gradient_checkpointing
+    model = load_model(job, device_type, dtype)
+    is_plain = model.config.model_type in SUPPORTED_MODEL_TYPES and not job.recipe.gradient_checkpointing
+    share_prefix = may_share_prefix and is_plain
     trainer = PrefixTrainer(
         model=model,
         args=_arguments(job, len(rows.rows), device_type, dtype),
@@ -78,13 +91,15 @@ class PrefixTrainer(SFTTrainer):
         return (loss, {}) if return_outputs else loss
 
     def _get_train_sampler(self, train_dataset=None):  # noqa: ANN001, ANN202
-        lengths = (train_dataset if train_dataset is not None else self.train_dataset)["length"]
-        return MixedLengthSampler(list(lengths), self.args.per_device_train_batch_size, self.args.seed)
+        dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
+        return MixedLengthSampler(
+            list(dataset["length"]), self.args.per_device_train_batch_size, self.args.seed
+        )
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):  # noqa: ANN001, ANN201
         """Evaluation needs the loss only."""
         with torch.no_grad(), self.compute_loss_context_manager():
-            loss = self.compute_loss(model, self._prepare_inputs(inputs))
+            loss: Any = self.compute_loss(model, self._prepare_inputs(inputs))
         return loss.detach(), None, None
 
 
@@ -110,19 +125,32 @@ def _load_model(job: TrainJob, device_type: str, dtype: torch.dtype) -> Any:
     if recipe.method == "full":
         return model
     torch.manual_seed(recipe.seed)
-    targets = "all-linear" if recipe.target_modules == ("all-linear",) else list(recipe.target_modules)
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=recipe.rank,
-        lora_alpha=recipe.alpha,
-        lora_dropout=recipe.dropout,
-        target_modules=targets,
-    )
+    config = LoraConfig(task_type="CAUSAL_LM", **lora_arguments(recipe))
+    return add_adapter(lambda: get_peft_model(model, config), device_type)
+
+
+def lora_arguments(recipe: TrainRecipe) -> dict[str, Any]:
+    """Return the recipe's adapter in the words that PEFT and Unsloth share."""
+    is_all = recipe.target_modules == ("all-linear",)
+    return {
+        "r": recipe.rank,
+        "lora_alpha": recipe.alpha,
+        "lora_dropout": recipe.dropout,
+        "target_modules": "all-linear" if is_all else list(recipe.target_modules),
+    }
+
+
+def add_adapter(wrap: Callable[[], Any], device_type: str) -> Any:
+    """Call ``wrap`` to make the adapted model; give it 32-bit master weights, and our kernels on CPU.
+
+    Raises:
+        InvalidInputError: If no module has the name of a target.
+    """
     try:
         with warnings.catch_warnings():
             # peft 0.21.2 reads a property that transformers 5.23 renamed.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-            model = get_peft_model(model, config)
+            model = wrap()
     except ValueError as error:
         raise InvalidInputError(
             str(error).split(". ")[0], hint="Use target_modules=all-linear or existing names."
@@ -142,6 +170,7 @@ def _arguments(job: TrainJob, num_rows: int, device_type: str, dtype: torch.dtyp
         * recipe.num_epochs
     )
     interval = max(1, math.ceil(steps / NUM_CHECKPOINTS))
+    checkpointing: dict[str, Any] = {_CHECKPOINTING: recipe.gradient_checkpointing}
     return SFTConfig(
         output_dir=str(job.checkpoints),
         max_steps=steps,
@@ -155,7 +184,6 @@ def _arguments(job: TrainJob, num_rows: int, device_type: str, dtype: torch.dtyp
         bf16=dtype is torch.bfloat16,
         fp16=dtype is torch.float16,
         use_cpu=device_type == "cpu",
-        activation_checkpointing=recipe.gradient_checkpointing,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
@@ -169,6 +197,7 @@ def _arguments(job: TrainJob, num_rows: int, device_type: str, dtype: torch.dtyp
         seed=recipe.seed,
         optim="adamw_torch_fused",
         dataloader_pin_memory=False,
+        **checkpointing,
     )
 
 

@@ -1,0 +1,119 @@
+"""Asking for Unsloth: it trains what plain TRL trains where it is installed, and the error says how where it is not.
+
+The ordinary environment has no Unsloth (its pins exclude ours, docs/decisions/0006); run this file with the Python of
+Unsloth's environment to take the other branch.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.core.extras import installed_version
+from pipeline.core.runs import Run
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RECIPE = {
+    "rank": 4,
+    "alpha": 8,
+    "max_steps": 6,
+    "micro_batch_size": 4,
+    "dtype": "float32",
+    "learning_rate": 1e-3,
+}
+
+
+def test_unsloth_trains_as_trl_does_or_says_how_to_get_it(workspace: Path, starter_model: Path) -> None:
+    if installed_version("unsloth"):
+        _check_training(workspace, starter_model)
+    else:
+        _check_refusal()
+
+
+def _check_refusal() -> None:
+    done = _llmops("train", "run", "any-data", "--backend", "unsloth")
+    assert done.returncode == 3, done.stderr
+    error = json.loads(done.stderr.strip().splitlines()[-1])
+    assert error["code"] == "missing_dependency"
+    assert error["details"]["missing"] == ["unsloth"]
+    named = next(word for word in error["hint"].split() if word.endswith(".md"))
+    assert "pip install" in (REPOSITORY / named).read_text(encoding="utf-8")
+
+
+def _check_training(workspace: Path, starter_model: Path) -> None:
+    model = _write_tiny_model(workspace / "models" / "tiny", starter_model)
+    made = _llmops(
+        "synth", "generate", "--out", "data", "--num-rows", "40", "--validation-rows", "4", "--test-rows", "4"
+    )
+    assert made.returncode == 0, made.stderr
+    by_backend = {backend: _train(backend, model) for backend in ("trl", "unsloth")}
+    losses = {backend: _losses(run) for backend, run in by_backend.items()}
+    assert len(losses["trl"]) == RECIPE["max_steps"]
+    assert losses["unsloth"] == pytest.approx(losses["trl"], rel=1e-4)
+    outcome = json.loads((by_backend["unsloth"].artifacts / "training.json").read_text(encoding="utf-8"))
+    assert outcome["backend"] == "unsloth"
+    assert list(by_backend["unsloth"].artifacts.glob("checkpoints/checkpoint-6/complete.json"))
+    _check_adapters_agree(model, [run.artifacts / "adapter" for run in by_backend.values()])
+
+
+def _train(backend: str, model: Path) -> Run:
+    options = ["--model", str(model), "--backend", backend, "--recipe", json.dumps(RECIPE)]
+    done = _llmops("train", "run", "data", *options)
+    assert done.returncode == 0, done.stderr
+    return Run.open(json.loads(done.stdout)["run_id"])
+
+
+def _losses(run: Run) -> list[float]:
+    return [line["loss"] for line in run.metrics() if "loss" in line]
+
+
+def _check_adapters_agree(model: Path, adapters: list[Path]) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    def logits(adapter: Path | None) -> Any:
+        base = AutoModelForCausalLM.from_pretrained(model)
+        with torch.no_grad():
+            return (PeftModel.from_pretrained(base, adapter) if adapter else base)(
+                torch.arange(12)[None]
+            ).logits
+
+    base, first, second = logits(None), *(logits(adapter) for adapter in adapters)
+    torch.testing.assert_close(second, first, rtol=1e-3, atol=1e-5)
+    assert not torch.allclose(first, base)
+
+
+def _write_tiny_model(folder: Path, starter_model: Path) -> Path:
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=49152,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    for path in starter_model.iterdir():
+        if path.name.startswith(("tokenizer", "special_tokens", "chat_template")):
+            (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def _llmops(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+    )

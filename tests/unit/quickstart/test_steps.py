@@ -1,0 +1,57 @@
+"""Steps: done ones are not repeated, failures name the step, children end with their parent."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.core.errors import OperationFailedError
+from pipeline.core.runs import Run
+from pipeline.quickstart.steps import StepRunner
+from pipeline.synth.generate import SYNTH_GENERATE
+from pipeline.train.run import TRAIN_RUN
+
+
+def _values(rows: int) -> dict[str, Any]:
+    return {"out": "data", "num_rows": rows, "validation_rows": 4, "test_rows": 4}
+
+
+def test_a_finished_step_is_not_repeated_and_a_changed_request_is(workspace: Path) -> None:
+    runner = StepRunner(Run.create("quickstart.run", {}))
+    first = runner.step("data", SYNTH_GENERATE, _values(20))
+    run_id = runner.records["data"].run_id
+    assert first["num_rows"] == 20
+    assert runner.step("data", SYNTH_GENERATE, _values(20)) == first
+    assert runner.records["data"].run_id == run_id
+    assert runner.step("data", SYNTH_GENERATE, _values(24))["num_rows"] == 24
+    assert runner.records["data"].run_id != run_id
+
+
+def test_a_step_whose_output_is_gone_is_done_again(workspace: Path) -> None:
+    runner = StepRunner(Run.create("quickstart.run", {}))
+    runner.step("data", SYNTH_GENERATE, _values(20))
+    run_id = runner.records["data"].run_id
+    (workspace / "data" / "train.jsonl").unlink()
+    runner.step(
+        "data",
+        SYNTH_GENERATE,
+        _values(20),
+        still_there=lambda _: (workspace / "data" / "train.jsonl").exists(),
+    )
+    assert runner.records["data"].run_id != run_id
+    assert (workspace / "data" / "train.jsonl").exists()
+
+
+def test_another_run_of_the_same_request_adopts_what_is_done(workspace: Path) -> None:
+    first = StepRunner(Run.create("quickstart.run", {}))
+    first.step("data", SYNTH_GENERATE, _values(20))
+    second = StepRunner(Run.create("quickstart.run", {}))
+    second.adopt(first.run)
+    second.step("data", SYNTH_GENERATE, _values(20))
+    assert second.records["data"].run_id == first.records["data"].run_id
+
+
+def test_a_failing_step_says_which_and_why(workspace: Path) -> None:
+    runner = StepRunner(Run.create("quickstart.run", {}))
+    with pytest.raises(OperationFailedError, match=r"step 'train' failed: .*no-such-model"):
+        runner.step("train", TRAIN_RUN, {"model": "no-such-model", "data": "nowhere"})
