@@ -109,6 +109,8 @@ class StepRunner:
             raise
         finally:
             meter.stop()
+            if process.stdin is not None:
+                process.stdin.close()
             self._remember(name, run, before, started, meter)
         if run.state() != "succeeded":
             raise _failure(name, run, process.returncode)

@@ -46,7 +46,7 @@ def _loss_and_gradients(
 def test_fused_lora_and_grouped_attention_give_the_same_loss_and_gradients(
     config_class: type[PretrainedConfig],
 ) -> None:
-    reference = _lora_model(config_class(**SIZES, attn_implementation="sdpa"))
+    reference = _lora_model(config_class(**{**SIZES, "attn_implementation": "sdpa"}))
     fast = copy.deepcopy(reference)
     fast.get_base_model().set_attn_implementation(register_attention())
     assert fuse_lora(fast) == 2 * 7

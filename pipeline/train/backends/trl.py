@@ -223,7 +223,8 @@ def _run(trainer: PrefixTrainer, job: TrainJob, rows: EncodedRows, *, share_pref
             "the training loss is not a number", hint="Lower the learning rate and run again."
         )
     eval_loss = _final_eval_loss(trainer)
-    trainer.model.save_pretrained(job.output)
+    model: Any = trainer.model
+    model.save_pretrained(job.output)
     return TrainOutcome(
         num_steps=trainer.state.global_step,
         train_loss=outcome.training_loss,
@@ -232,7 +233,7 @@ def _run(trainer: PrefixTrainer, job: TrainJob, rows: EncodedRows, *, share_pref
         num_rows_too_long=rows.num_too_long,
         num_tokens=rows.num_tokens,
         num_trained_tokens=rows.num_trained_tokens,
-        num_trainable_parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        num_trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         shared_prefix=share_prefix,
         dtype="bfloat16" if trainer.args.bf16 else "float16" if trainer.args.fp16 else "float32",
         resumed_from_step=int(resume.name.split("-")[1]) if resume else None,
@@ -285,11 +286,9 @@ class _Reporter(TrainerCallback):
         rate = done * batch * self.mean_tokens / max(1e-9, time.monotonic() - self.started)
         self.progress.update(state.global_step, f"loss {self.loss:.3f}  {rate:.0f} tok/s")
 
-    def on_log(self, args, state, control, logs=None, **_):  # noqa: ANN001, ANN003, ANN202
+    def on_log(self, args, state, control, logs, **_):  # noqa: ANN001, ANN003, ANN202
         values = {
-            key: logs[key]
-            for key in ("loss", "eval_loss", "learning_rate", "grad_norm")
-            if key in (logs or {})
+            key: logs[key] for key in ("loss", "eval_loss", "learning_rate", "grad_norm") if key in logs
         }
         if not values:
             return

@@ -116,12 +116,24 @@ def test_every_argument_was_said_before_or_shown_by_a_tool(rows: dict[str, list[
 
 def test_every_tool_message_answers_a_call_and_the_assistant_ends(rows: dict[str, list[Example]]) -> None:
     for row in _all(rows):
-        assert row.messages[-1].role == "assistant"
-        assert row.messages[-1].content
+        last = row.messages[-1]
+        assert last.role == "assistant"
+        assert bool(last.content) != bool(last.tool_calls)
         answered = [message.tool_call_id for message in row.messages if message.role == "tool"]
-        assert (
-            answered == [call.id for call in _calls(row)] == [f"call_{i + 1}" for i in range(len(answered))]
-        )
+        ids = [call.id for call in _calls(row)]
+        assert ids == [f"call_{i + 1}" for i in range(len(ids))]
+        assert answered == ids[: len(ids) - len(last.tool_calls)]
+
+
+def test_only_single_action_training_rows_end_with_a_call(rows: dict[str, list[Example]]) -> None:
+    ending = {split: [row for row in rows[split] if row.messages[-1].tool_calls] for split in SPLITS}
+    assert ending["validation"] == ending["test"] == []
+    single = {"create", "update", "complete", "delete", "list", "multi"}
+    assert {row.tags["kind"] for row in ending["train"]} <= single
+    candidates = sum(row.tags["kind"] in single for row in rows["train"])
+    # Seven of ten, within four standard deviations of a draw without replacement.
+    deviation = (0.7 * 0.3 / candidates) ** 0.5
+    assert abs(len(ending["train"]) / candidates - 0.7) < 4 * deviation
 
 
 def test_replies_name_only_tasks_of_a_result(rows: dict[str, list[Example]]) -> None:
