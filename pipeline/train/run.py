@@ -178,11 +178,11 @@ def _choose_backend(wanted: str) -> str:
 
 def _train_with(backend: str, job: TrainJob) -> TrainOutcome:
     if backend == "unsloth":
-        from pipeline.train.backends.unsloth import train as train_with_unsloth
+        from pipeline.train.backends.unsloth_sft import train as train_with_unsloth
 
         return train_with_unsloth(job)
     if backend == "trl":
-        from pipeline.train.backends.trl import train as train_with_trl
+        from pipeline.train.backends.trl_sft import train as train_with_trl
 
         return train_with_trl(job)
     raise PipelineError(f"no backend {backend!r}", hint="Report this.")

@@ -1,3 +1,4 @@
+# pyright: basic
 """Asking for Unsloth: it trains what plain TRL trains where it is installed, and the error says how where it is not.
 
 The ordinary environment has no Unsloth (its pins exclude ours, docs/decisions/0006); run this file with the Python of

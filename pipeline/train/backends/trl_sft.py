@@ -1,7 +1,7 @@
 # pyright: basic
 """Plain TRL + PEFT backend: TRL's SFTTrainer with our shared-prefix loss; CPU, one GPU, or DDP through accelerate.
 
-Nothing here knows about rows or runs beyond what :class:`TrainJob` carries. Unsloth lives in ``unsloth.py``.
+Nothing here knows about rows or runs beyond what :class:`TrainJob` carries. Unsloth lives in ``unsloth_sft.py``.
 """
 
 import math

@@ -1,5 +1,5 @@
 # pyright: basic
-"""Unsloth backend: Unsloth loads and adapts the model; rows, loss, loop and checkpoints are those of ``trl.py``.
+"""Unsloth backend: Unsloth loads and adapts the model; rows, loss, loop and checkpoints are those of ``trl_sft.py``.
 
 Importing this module patches transformers, PEFT and TRL for the whole process and must come before them. Only
 ``train.run`` imports it, in the process of one training run, which ends with it (docs/decisions/0006).
@@ -22,7 +22,7 @@ from unsloth import FastLanguageModel  # pyright: ignore[reportMissingImports] -
 
 from pipeline.train.backends.fast_layers import register_attention
 from pipeline.train.backends.prefix import WIDTH_STEP
-from pipeline.train.backends.trl import add_adapter, lora_arguments, train_with
+from pipeline.train.backends.trl_sft import add_adapter, lora_arguments, train_with
 from pipeline.train.job import TrainJob, TrainOutcome
 
 
