@@ -37,7 +37,7 @@ class TrainOutcome:
     num_steps: int
     """Optimizer steps in all."""
     train_loss: float
-    """Mean training loss over the steps of this process."""
+    """Mean of the logged training losses, steps before a resume included."""
     eval_loss: float | None
     """Cross entropy per predicted token on the validation rows, in nats."""
     num_rows: int

@@ -106,6 +106,8 @@ def test_a_killed_run_resumes_with_the_numbers_of_an_undisturbed_run(tiny_model:
         "outcome"
     ]
     assert outcome["resumed_from_step"] >= 2
+    losses = list(_by_step(whole, "loss").values())
+    assert outcome["train_loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-3)
     for key in ("loss", "eval_loss"):
         assert _by_step(killed, key) == pytest.approx(_by_step(whole, key), rel=1e-6)
 
@@ -165,3 +167,17 @@ def test_an_unknown_target_module_is_refused_before_training(tiny_model: Path, d
     recipe = {**RECIPE, "target_modules": ["no_such_proj"]}
     with pytest.raises(InvalidInputError, match="no_such_proj"):
         TRAIN_RUN.call({"data": str(data), "model": str(tiny_model), "recipe": recipe, "backend": "trl"})
+
+
+def test_full_fine_tuning_trains_every_weight_and_exports_as_a_model_folder(
+    tiny_model: Path, data: Path
+) -> None:
+    recipe = {**RECIPE, "method": "full", "max_steps": 2}
+    result = TRAIN_RUN.call({"data": str(data), "model": str(tiny_model), "recipe": recipe, "backend": "trl"})
+    folder = Run.open(result.run_id).artifacts / "model"
+    before = AutoModelForCausalLM.from_pretrained(tiny_model).state_dict()
+    after = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    assert before.keys() == after.keys()
+    layers = [name for name in before if "proj" in name]
+    assert layers
+    assert all(not torch.equal(before[name], after[name]) for name in layers)

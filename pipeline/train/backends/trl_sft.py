@@ -9,6 +9,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,11 @@ class PrefixTrainer(SFTTrainer):
         """Mean cross entropy over predicted tokens (of the whole accumulated batch in training)."""
         unwrapped = self.accelerator.unwrap_model(model)
         causal = unwrapped.get_base_model() if isinstance(unwrapped, PeftModel) else unwrapped
-        total, count = predicted_loss(causal, inputs)
+        # The model's own forward, which accelerate wraps in autocast, is not called. A LoRA model needs no autocast (its
+        # frozen weights are in the compute type already); one with 32-bit weights does.
+        context = nullcontext() if causal is not unwrapped else self.accelerator.autocast()
+        with context:
+            total, count = predicted_loss(causal, inputs)
         loss = total / torch.as_tensor(num_items_in_batch if num_items_in_batch is not None else count).clamp(
             min=1
         )
@@ -225,9 +230,11 @@ def _run(trainer: PrefixTrainer, job: TrainJob, rows: EncodedRows, *, share_pref
     eval_loss = _final_eval_loss(trainer)
     model: Any = trainer.model
     model.save_pretrained(job.output)
+    resumed_step = int(resume.name.split("-")[1]) if resume else 0
+    num_steps = trainer.state.global_step
     return TrainOutcome(
-        num_steps=trainer.state.global_step,
-        train_loss=outcome.training_loss,
+        num_steps=num_steps,
+        train_loss=_mean_loss(trainer, otherwise=outcome.training_loss),
         eval_loss=eval_loss,
         num_rows=len(rows.rows),
         num_rows_too_long=rows.num_too_long,
@@ -236,8 +243,14 @@ def _run(trainer: PrefixTrainer, job: TrainJob, rows: EncodedRows, *, share_pref
         num_trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         shared_prefix=share_prefix,
         dtype="bfloat16" if trainer.args.bf16 else "float16" if trainer.args.fp16 else "float32",
-        resumed_from_step=int(resume.name.split("-")[1]) if resume else None,
+        resumed_from_step=resumed_step if resume else None,
     )
+
+
+def _mean_loss(trainer: PrefixTrainer, *, otherwise: float) -> float:
+    # Releases differ in what they divide by after a resume; the history holds all steps, those before it included.
+    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    return sum(losses) / len(losses) if losses else otherwise
 
 
 def _final_eval_loss(trainer: PrefixTrainer) -> float | None:
