@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -40,3 +41,27 @@ def starter_gguf(starter_model: Path, tmp_path_factory: pytest.TempPathFactory) 
     path = tmp_path_factory.mktemp("gguf") / "starter-f16.gguf"
     write_f16_gguf(starter_model, path)
     return path
+
+
+@pytest.fixture
+def tiny_model(workspace: Path, starter_model: Path) -> Path:
+    """models/tiny of the test's workspace: two random layers behind the starter's tokenizer and template."""
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    folder = workspace / "models" / "tiny"
+    folder.mkdir(parents=True)
+    torch.manual_seed(0)  # pyright: ignore[reportUnknownMemberType] - torch's own signature is partial
+    config = LlamaConfig(
+        vocab_size=49152,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    model = cast("Any", AutoModelForCausalLM).from_config(config)
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
+        (folder / name).write_bytes((starter_model / name).read_bytes())
+    return folder

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM
 
 from pipeline.core.errors import InvalidInputError
 from pipeline.core.files import write_jsonl
@@ -24,32 +24,6 @@ from pipeline.train.run import TRAIN_RUN
 pytestmark = pytest.mark.slow
 
 RECIPE = {"rank": 4, "alpha": 8, "max_steps": 10, "micro_batch_size": 2, "gradient_accumulation_steps": 2}
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-)
-
-
-@pytest.fixture
-def tiny_model(workspace: Path, starter_model: Path) -> Path:
-    """Two random layers behind the starter's tokenizer and template."""
-    folder = workspace / "models" / "tiny"
-    folder.mkdir(parents=True)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=49152,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-    )
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    for name in _TOKENIZER_FILES:
-        (folder / name).write_bytes((starter_model / name).read_bytes())
-    return folder
 
 
 @pytest.fixture

@@ -29,9 +29,9 @@ RECIPE = {
 }
 
 
-def test_unsloth_trains_as_trl_does_or_says_how_to_get_it(workspace: Path, starter_model: Path) -> None:
+def test_unsloth_trains_as_trl_does_or_says_how_to_get_it(tiny_model: Path) -> None:
     if installed_version("unsloth"):
-        _check_training(workspace, starter_model)
+        _check_training(tiny_model)
     else:
         _check_refusal()
 
@@ -46,8 +46,7 @@ def _check_refusal() -> None:
     assert "pip install" in (REPOSITORY / named).read_text(encoding="utf-8")
 
 
-def _check_training(workspace: Path, starter_model: Path) -> None:
-    model = _write_tiny_model(workspace / "models" / "tiny", starter_model)
+def _check_training(model: Path) -> None:
     made = _llmops(
         "synth", "generate", "--out", "data", "--num-rows", "40", "--validation-rows", "4", "--test-rows", "4"
     )
@@ -88,26 +87,6 @@ def _check_adapters_agree(model: Path, adapters: list[Path]) -> None:
     base, first, second = logits(None), *(logits(adapter) for adapter in adapters)
     torch.testing.assert_close(second, first, rtol=1e-3, atol=1e-5)
     assert not torch.allclose(first, base)
-
-
-def _write_tiny_model(folder: Path, starter_model: Path) -> Path:
-    import torch
-    from transformers import AutoModelForCausalLM, LlamaConfig
-
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=49152,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-    )
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    for path in starter_model.iterdir():
-        if path.name.startswith(("tokenizer", "special_tokens", "chat_template")):
-            (folder / path.name).write_bytes(path.read_bytes())
-    return folder
 
 
 def _llmops(*arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -230,10 +230,8 @@ def _run(trainer: PrefixTrainer, job: TrainJob, rows: EncodedRows, *, share_pref
     eval_loss = _final_eval_loss(trainer)
     model: Any = trainer.model
     model.save_pretrained(job.output)
-    resumed_step = int(resume.name.split("-")[1]) if resume else 0
-    num_steps = trainer.state.global_step
     return TrainOutcome(
-        num_steps=num_steps,
+        num_steps=trainer.state.global_step,
         train_loss=_mean_loss(trainer, otherwise=outcome.training_loss),
         eval_loss=eval_loss,
         num_rows=len(rows.rows),
@@ -243,7 +241,7 @@ def _run(trainer: PrefixTrainer, job: TrainJob, rows: EncodedRows, *, share_pref
         num_trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         shared_prefix=share_prefix,
         dtype="bfloat16" if trainer.args.bf16 else "float16" if trainer.args.fp16 else "float32",
-        resumed_from_step=resumed_step if resume else None,
+        resumed_from_step=int(resume.name.split("-")[1]) if resume else None,
     )
 
 
