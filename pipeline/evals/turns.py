@@ -20,7 +20,7 @@ from pipeline.task_api.store import TaskStore
 Kind = Literal["call", "ask", "talk", "reply"]
 """``call``: tools are called; ``ask`` and ``talk``: no call after a user message; ``reply``: text after a result."""
 
-_HINT = "Write one with `llmops synth generate`, or see docs/guides for the row format."
+_HINT = "Write one with `llmops synth generate`; its rows show the format."
 
 
 @dataclass(frozen=True, slots=True)

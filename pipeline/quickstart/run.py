@@ -16,6 +16,7 @@ from pipeline.core.operation import Operation, Request, Result
 from pipeline.core.paths import WorkspaceRef
 from pipeline.core.runs import Run, list_runs
 from pipeline.core.settings import Settings
+from pipeline.evals.compare import EVALS_COMPARE
 from pipeline.evals.run import EVALS_RUN
 from pipeline.export.convert import EXPORT_CONVERT
 from pipeline.export.run import EXPORT_RUN
@@ -180,15 +181,17 @@ def _measure(
     tuned = runner.step(
         "evaluate tuned", EVALS_RUN, {"cases": cases, "serve": built["export"]["path"], "label": "tuned"}
     )
+    compared = runner.step("compare", EVALS_COMPARE, {"before": base["run_id"], "after": tuned["run_id"]})
     transcript = [item for n, text in enumerate(AGENT_REQUESTS, 1) for item in _ask(n, text, runner, built)]
-    return {"base": base, "tuned": tuned, "agent": {"items": transcript}}
+    return {"base": base, "tuned": tuned, "compare": compared, "agent": {"items": transcript}}
 
 
 def _ask(number: int, text: str, runner: StepRunner, built: dict[str, Any]) -> list[dict[str, Any]]:
     values = {
         "text": text,
         "model": built["export"]["path"],
-        "store": f"runs/{runner.run.id}/agent.db",
+        # In the training run's folder: another quickstart of the same model finds the same store and asks nothing twice.
+        "store": f"runs/{built['train']['run_id']}/agent.db",
         "today": _AGENT_TODAY,
     }
     try:

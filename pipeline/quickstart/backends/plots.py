@@ -27,7 +27,7 @@ def draw_loss_curve(metrics: list[dict[str, Any]], path: Path) -> None:
             label="validation (unseen formulations)",
         )
     axes.set_xlabel("optimizer step")
-    axes.set_ylabel("cross entropy per predicted token (nats)")
+    axes.set_ylabel("loss (nats per predicted token)")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
     if train or evaluated:

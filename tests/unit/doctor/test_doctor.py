@@ -37,7 +37,15 @@ def test_the_report_agrees_with_the_system() -> None:
     rows = {row.name: row for row in result.libraries}
     assert rows["pydantic"].installed == version("pydantic")
     assert {"torch", "trl", "mcp", "xllamacpp", "openai-agents", "pytest"} <= rows.keys()
-    assert {row.extra for row in result.libraries} == {"base", "train", "serve", "agent", "mcp", "dev"}
+    assert {row.extra for row in result.libraries} == {
+        "base",
+        "data",
+        "train",
+        "serve",
+        "agent",
+        "mcp",
+        "dev",
+    }
     assert result.is_negative() is not result.ready
 
 
