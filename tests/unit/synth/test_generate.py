@@ -16,8 +16,14 @@ from pipeline.task_api.tools import check_arguments, order_arguments
 
 ROWS = {"train": 500, "validation": 80, "test": 200}
 KINDS = {
-    "create": 120, "update": 55, "complete": 30, "delete": 30, "list": 65, "multi": 40, "by_title": 45, "followup": 40,
-    "ask": 35, "talk": 40,
+    "train": {
+        "create": 125, "update": 65, "complete": 20, "delete": 20, "list": 70, "multi": 55, "by_title": 45,
+        "followup": 25, "ask": 50, "talk": 25,
+    },
+    "test": {
+        "create": 48, "update": 22, "complete": 12, "delete": 12, "list": 26, "multi": 16, "by_title": 18,
+        "followup": 16, "ask": 14, "talk": 16,
+    },
 }  # fmt: skip
 
 
@@ -49,7 +55,8 @@ def test_rows_are_as_many_as_asked_and_kinds_are_in_the_shares_of_the_mix(
     rows: dict[str, list[Example]],
 ) -> None:
     assert {split: len(found) for split, found in rows.items()} == ROWS
-    assert Counter(row.tags["kind"] for row in rows["train"]) == KINDS
+    for split, kinds in KINDS.items():
+        assert Counter(row.tags["kind"] for row in rows[split]) == kinds
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(folder: Path, tmp_path: Path) -> None:
@@ -221,7 +228,7 @@ def test_the_report_counts_what_the_files_hold(folder: Path, rows: dict[str, lis
     assert train["by_kind"] == dict(Counter(row.tags["kind"] for row in rows["train"]).most_common())
     assert sum(train["formulations_used"].values()) == len({row.group for row in rows["train"]})
     assert train["top_formulation_ratio"] == max(Counter(row.group for row in rows["train"]).values()) / 500
-    assert "| create | 120 |" in (folder / "data_report.md").read_text(encoding="utf-8")
+    assert "| create | 125 |" in (folder / "data_report.md").read_text(encoding="utf-8")
 
 
 def test_formulations_are_used_evenly(rows: dict[str, list[Example]]) -> None:
