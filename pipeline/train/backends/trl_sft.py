@@ -6,6 +6,7 @@ Nothing here knows about rows or runs beyond what :class:`TrainJob` carries. Uns
 
 import math
 import os
+import shutil
 import time
 import warnings
 from collections.abc import Callable
@@ -230,6 +231,8 @@ def _run(trainer: PrefixTrainer, job: TrainJob, rows: EncodedRows, *, share_pref
     eval_loss = _final_eval_loss(trainer)
     model: Any = trainer.model
     model.save_pretrained(job.output)
+    if job.recipe.method == "full":
+        _complete_model_folder(job)
     return TrainOutcome(
         num_steps=trainer.state.global_step,
         train_loss=_mean_loss(trainer, otherwise=outcome.training_loss),
@@ -243,6 +246,14 @@ def _run(trainer: PrefixTrainer, job: TrainJob, rows: EncodedRows, *, share_pref
         dtype="bfloat16" if trainer.args.bf16 else "float16" if trainer.args.fp16 else "float32",
         resumed_from_step=int(resume.name.split("-")[1]) if resume else None,
     )
+
+
+def _complete_model_folder(job: TrainJob) -> None:
+    # Byte for byte from the base: a tokenizer that transformers saves again is no longer recognised by converters.
+    for path in job.base_model.iterdir():
+        is_weights = ".safetensors" in path.name or path.name == "source.json"
+        if path.is_file() and not is_weights and not (job.output / path.name).exists():
+            shutil.copyfile(path, job.output / path.name)
 
 
 def _mean_loss(trainer: PrefixTrainer, *, otherwise: float) -> float:
