@@ -20,7 +20,7 @@ code{background:#f0f3f6;padding:.1rem .3rem;border-radius:3px;font-size:.88em;ov
 td,th{border-color:#3a4653}img{background:#fff}}"""
 
 
-def render_page(markdown: str, folder: Path) -> str:
+def render_html(markdown: str, folder: Path) -> str:
     """Return a page of CommonMark with tables; PNG files of ``folder`` that it shows are put inside.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.core.extras import require
 from pipeline.core.files import write_atomic
-from pipeline.core.pages import render_page
+from pipeline.core.pages import render_html
 from pipeline.core.units import format_bytes, format_seconds
 from pipeline.quickstart.steps import StepRecord
 
@@ -56,7 +56,7 @@ def write_report(facts: ReportFacts, folder: Path) -> Path:
     draw_before_after([(label, base[key], tuned[key]) for label, key in RATES], folder / "before_after.png")
     text = render_markdown(facts)
     write_atomic(folder / "report.md", text)
-    write_atomic(folder / "report.html", render_page(text, folder))
+    write_atomic(folder / "report.html", render_html(text, folder))
     return folder / "report.md"
 
 

@@ -41,13 +41,13 @@ class QuickstartRunRequest(Request):
 
     model: WorkspaceRef = "smollm2-135m"
     """Base model."""
-    preset: Literal["cpu-smoke", "cpu-quality", "t4-lora"] = "cpu-quality"
+    preset: Literal["cpu-smoke", "cpu-quality", "cpu-lora", "t4-lora"] = "cpu-quality"
     """Training recipe; `cpu-smoke` proves the chain in minutes and makes no good model."""
-    num_rows: int = Field(default=3000, ge=16)
+    num_rows: int = Field(default=5000, ge=16)
     """Training rows to make."""
     test_rows: int = Field(default=300, ge=4)
     """Held-out conversations to evaluate the tuned model on."""
-    base_test_rows: int = Field(default=100, ge=4)
+    base_test_rows: int = Field(default=60, ge=4)
     """The first of them that the base model is evaluated on too; it is slower, because it does not stop."""
     seed: int = 0
     """Seed of data and training."""

@@ -57,7 +57,7 @@ class SynthGenerateRequest(Request):
 
     out: WorkspacePath = Field(min_length=1)
     """Folder for the three JSON Lines files and the report; files of these names are replaced."""
-    num_rows: int = Field(default=3000, gt=0)
+    num_rows: int = Field(default=5000, gt=0)
     """Training rows."""
     validation_rows: int = Field(default=200, ge=0)
     """Rows from formulations of the train bank that training does not see."""

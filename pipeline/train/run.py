@@ -25,7 +25,8 @@ from pipeline.train.job import TrainJob, TrainOutcome
 from pipeline.train.recipe import PRESETS, TrainRecipe
 
 _STATE_BYTES_PER_PARAMETER = 12  # fp32 weight + two Adam moments in a checkpoint (arXiv:1910.02054, 3.1)
-_ASSUMED_TRAINABLE = 20_000_000
+_ADAPTER_PARAMETERS = 20_000_000  # more than rank 64 on all linear layers of a model that a CPU can train
+_NUM_CHECKPOINTS_AT_ONCE = 3  # two are kept, one is being written
 
 
 class TrainRunRequest(Request):
@@ -35,7 +36,7 @@ class TrainRunRequest(Request):
     """Base model: starter name, folder, or `file:PATH`."""
     data: WorkspaceRef = Field(min_length=1)
     """Folder with `train.jsonl` and optionally `validation.jsonl`, or one JSONL file."""
-    preset: Literal["cpu-smoke", "cpu-quality", "t4-lora"] = "cpu-quality"
+    preset: Literal["cpu-smoke", "cpu-quality", "cpu-lora", "t4-lora"] = "cpu-quality"
     """Named recipe; ignored when `recipe` is given."""
     recipe: TrainRecipe | None = None
     """The whole recipe as JSON, to set every knob."""
@@ -80,7 +81,7 @@ def train_model(request: TrainRunRequest, run: Run) -> TrainRunResult:
     base_model = resolve_path(request.model)
     train_file, validation_file = _find_files(request.data)
     output = run.artifacts / ("adapter" if recipe.method == "lora" else "model")
-    require_disk(run.path, 2 * _STATE_BYTES_PER_PARAMETER * _ASSUMED_TRAINABLE, "Training checkpoints")
+    require_disk(run.path, _checkpoint_bytes(recipe, base_model), "Training with its checkpoints")
     job = TrainJob(
         recipe=recipe,
         base_model=base_model,
@@ -125,6 +126,14 @@ def train_model(request: TrainRunRequest, run: Run) -> TrainRunResult:
         warnings=_warnings(outcome),
         next_step=f"llmops export run run:{run.id}",
     )
+
+
+def _checkpoint_bytes(recipe: TrainRecipe, base_model: Path) -> int:
+    weights_bytes = sum(path.stat().st_size for path in base_model.glob("*.safetensors"))
+    num_trained = (
+        weights_bytes // 2 if recipe.method == "full" else _ADAPTER_PARAMETERS
+    )  # base weights are 16-bit
+    return _NUM_CHECKPOINTS_AT_ONCE * _STATE_BYTES_PER_PARAMETER * num_trained
 
 
 def read_examples(path: Path) -> list[Example]:

@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen3Config
 
-from pipeline.train.backends.fast_layers import fuse_lora, register_attention
+from pipeline.train.backends.fast_layers import fuse_lora, keep_activations_in, register_attention
 
 pytestmark = pytest.mark.slow
 
@@ -77,3 +77,31 @@ def test_layers_with_dropout_keep_pefts_forward() -> None:
     base = AutoModelForCausalLM.from_config(LlamaConfig(**SIZES))
     model = get_peft_model(base, LoraConfig(r=4, lora_dropout=0.1, target_modules="all-linear"))
     assert fuse_lora(model) == 0
+
+
+def _error(gradients: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    """Relative L2 distance over all gradients."""
+    apart = sum(float((gradients[name] - expected[name]).square().sum()) for name in expected)
+    return (apart / sum(float(value.square().sum()) for value in expected.values())) ** 0.5
+
+
+def test_full_fine_tuning_in_16_bits_is_as_close_to_32_bits_as_plain_autocast_is() -> None:
+    torch.manual_seed(0)
+    exact = AutoModelForCausalLM.from_config(LlamaConfig(**{**SIZES, "attn_implementation": "sdpa"}))
+    plain, fast = copy.deepcopy(exact), copy.deepcopy(exact)
+    fast.set_attn_implementation(register_attention())
+    keep_activations_in(fast, torch.bfloat16)
+    streams: list[torch.dtype] = []
+    fast.model.layers[1].register_forward_pre_hook(lambda _module, inputs: streams.append(inputs[0].dtype))
+    batch = {"input_ids": torch.randint(0, 64, (4, 24), generator=torch.Generator().manual_seed(3))}
+    loss, expected = _loss_and_gradients(exact, batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        plain_loss, plain_gradients = _loss_and_gradients(plain, batch)
+        fast_loss, fast_gradients = _loss_and_gradients(fast, batch)
+    assert streams == [torch.bfloat16]
+    assert all(gradient.dtype is torch.float32 for gradient in fast_gradients.values())
+    assert fast_gradients.keys() == expected.keys()
+    # bfloat16 has 8 significant bits: 2^-8 a rounding.
+    torch.testing.assert_close(fast_loss.float(), loss, rtol=2**-8, atol=0)
+    torch.testing.assert_close(plain_loss.float(), loss, rtol=2**-8, atol=0)
+    assert _error(fast_gradients, expected) < 2 * _error(plain_gradients, expected) + 2**-8

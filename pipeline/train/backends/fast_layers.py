@@ -1,5 +1,5 @@
 # pyright: basic
-"""Two CPU kernels in plain PyTorch that make LoRA training about twice as fast with the same mathematics.
+"""CPU kernels in plain PyTorch that make training about twice as fast with the same mathematics.
 
 *Attention*: PyTorch's CPU flash kernel spends most of its time in the backward pass; two batched matrix products per
 group of query heads take a third of it (docs/experiments.md), and keys are not repeated per query head.
@@ -38,6 +38,23 @@ def grouped_attention(
 
     ``attention_mask`` is additive, [B or 1, 1, S, K]. Dropout is not supported, as LoRA recipes do not use it here.
     """
+    device = query.device.type
+    if torch.is_autocast_enabled(device):
+        # Autocast would compute and keep the softmax in 32 bits: 1.5 GB more for the longest batch (docs/experiments.md).
+        dtype = torch.get_autocast_dtype(device)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+        attention_mask = None if attention_mask is None else attention_mask.to(dtype)
+    with torch.autocast(device, enabled=False):
+        return _attend(query, key, value, attention_mask, scaling), None
+
+
+def _attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None,
+) -> torch.Tensor:
     num_rows, num_heads, num_queries, head_size = query.shape
     num_groups, num_keys = key.shape[1], key.shape[2]
     repeats = num_heads // num_groups
@@ -49,7 +66,7 @@ def grouped_attention(
     weights = torch.softmax(scores, dim=-1, dtype=scores.dtype)
     mixed_BGMD = weights.view(num_rows, num_groups, repeats * num_queries, num_keys) @ value
     output_BHSD = mixed_BGMD.view(num_rows, num_heads, num_queries, head_size)
-    return output_BHSD.transpose(1, 2).contiguous(), None
+    return output_BHSD.transpose(1, 2).contiguous()
 
 
 def register_attention() -> str:
@@ -57,6 +74,21 @@ def register_attention() -> str:
     AttentionInterface.register(ATTENTION_NAME, grouped_attention)
     AttentionMaskInterface.register(ATTENTION_NAME, eager_mask)
     return ATTENTION_NAME
+
+
+def keep_activations_in(model: nn.Module, dtype: torch.dtype) -> None:
+    """Keep the residual stream of a model with 32-bit weights in the compute type.
+
+    Under autocast only matrix products run in 16 bits: the embedding and every norm put the stream back into 32, which
+    doubles what is kept for the backward pass. A LoRA model, whose frozen weights are 16-bit, has a 16-bit stream anyway.
+    """
+
+    def cast(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        return output.to(dtype)
+
+    for module in model.modules():
+        if isinstance(module, nn.Embedding) or type(module).__name__.endswith("RMSNorm"):
+            module.register_forward_hook(cast)
 
 
 class _LoraProduct(torch.autograd.Function):

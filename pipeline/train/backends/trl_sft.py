@@ -24,7 +24,7 @@ from pipeline.core.errors import InvalidInputError, OperationFailedError
 from pipeline.core.files import write_json
 from pipeline.core.progress import Progress
 from pipeline.train.backends.encode import EncodedRow, EncodedRows, encode_rows
-from pipeline.train.backends.fast_layers import fuse_lora, register_attention
+from pipeline.train.backends.fast_layers import fuse_lora, keep_activations_in, register_attention
 from pipeline.train.backends.prefix import SUPPORTED_MODEL_TYPES, PrefixCollator, predicted_loss
 from pipeline.train.backends.sampler import MixedLengthSampler
 from pipeline.train.job import TrainJob, TrainOutcome
@@ -129,6 +129,8 @@ def _load_model(job: TrainJob, device_type: str, dtype: torch.dtype) -> Any:
         job.base_model, dtype=weights_dtype, attn_implementation=attention
     )
     if recipe.method == "full":
+        if device_type == "cpu" and dtype is not torch.float32:
+            keep_activations_in(model, dtype)
         return model
     torch.manual_seed(recipe.seed)
     config = LoraConfig(task_type="CAUSAL_LM", **lora_arguments(recipe))

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.pages import render_page
+from pipeline.core.pages import render_html
 
 
 def test_tables_headings_lists_and_code_become_html(tmp_path: Path) -> None:
-    page = render_page(
+    page = render_html(
         "# T\n\n| a | b |\n| --- | ---: |\n| 1 | `x` |\n\n- one **b**\n- two\n\n## H\ntext", tmp_path
     )
     assert "<title>T</title>" in page
@@ -21,7 +21,7 @@ def test_tables_headings_lists_and_code_become_html(tmp_path: Path) -> None:
 
 def test_what_a_model_said_cannot_become_markup(tmp_path: Path) -> None:
     said = "<script>alert(1)</script> and `<b>` & more [x](javascript:alert(1))"
-    page = render_page(f"# T\n\n- **user** {said}\n\n<img src=x onerror=alert(1)>", tmp_path)
+    page = render_html(f"# T\n\n- **user** {said}\n\n<img src=x onerror=alert(1)>", tmp_path)
     assert "<script>" not in page
     assert "<img" not in page
     assert 'href="javascript' not in page
@@ -29,20 +29,20 @@ def test_what_a_model_said_cannot_become_markup(tmp_path: Path) -> None:
 
 
 def test_a_heading_cannot_break_out_of_the_title(tmp_path: Path) -> None:
-    assert "<title>a&lt;/title&gt;&lt;b&gt;</title>" in render_page("# a</title><b>", tmp_path)
+    assert "<title>a&lt;/title&gt;&lt;b&gt;</title>" in render_html("# a</title><b>", tmp_path)
 
 
 def test_pictures_are_inside_the_page(tmp_path: Path) -> None:
     (tmp_path / "p.png").write_bytes(b"PNG")
-    page = render_page("# T\n\n![alt](p.png)", tmp_path)
+    page = render_html("# T\n\n![alt](p.png)", tmp_path)
     assert 'src="data:image/png;base64,UE5H"' in page  # printf PNG | base64
     assert 'alt="alt"' in page
 
 
 def test_a_picture_that_is_missing_is_an_error_and_one_outside_the_folder_is_not_read(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        render_page("![a](none.png)", tmp_path)
+        render_html("![a](none.png)", tmp_path)
     (tmp_path / "secret.png").write_bytes(b"PNG")
     inner = tmp_path / "inner"
     inner.mkdir()
-    assert "base64" not in render_page("![a](../secret.png)", inner)
+    assert "base64" not in render_html("![a](../secret.png)", inner)
