@@ -24,7 +24,12 @@ from pipeline.core.errors import InvalidInputError, OperationFailedError
 from pipeline.core.files import write_json
 from pipeline.core.progress import Progress
 from pipeline.train.backends.encode import EncodedRow, EncodedRows, encode_rows
-from pipeline.train.backends.fast_layers import fuse_lora, keep_activations_in, register_attention
+from pipeline.train.backends.fast_layers import (
+    fuse_lora,
+    keep_activations_in,
+    map_large_blocks,
+    register_attention,
+)
 from pipeline.train.backends.prefix import SUPPORTED_MODEL_TYPES, PrefixCollator, predicted_loss
 from pipeline.train.backends.sampler import MixedLengthSampler
 from pipeline.train.job import TrainJob, TrainOutcome
@@ -65,6 +70,8 @@ def train_with(load_model: ModelLoader, job: TrainJob, *, may_share_prefix: bool
             num_too_long=rows.num_too_long,
         )
     device_type, dtype = choose_dtype(job.recipe)
+    if device_type == "cpu":
+        map_large_blocks()
     model = load_model(job, device_type, dtype)
     is_plain = model.config.model_type in SUPPORTED_MODEL_TYPES and not job.recipe.gradient_checkpointing
     share_prefix = may_share_prefix and is_plain
