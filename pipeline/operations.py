@@ -31,6 +31,11 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Build, prove, measure and try a tool-calling model, from nothing to a report.",
     ),
     CatalogueEntry(
+        "vram.probe",
+        "pipeline.vram.probe:VRAM_PROBE",
+        "Report what this machine has: GPUs, memory, disk, processor, programs and libraries.",
+    ),
+    CatalogueEntry(
         "models.pull",
         "pipeline.models.pull:MODELS_PULL",
         "Put a starter model or a hub model into models/, verified.",
@@ -120,6 +125,7 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
 GROUP_SUMMARIES: dict[str, str] = {
     "quickstart": "the whole chain, from weights to a served agent",
     "doctor": "is this machine ready?",
+    "vram": "will it fit?",
     "models": "base models",
     "synth": "make conversations with exact ground truth",
     "train": "fine-tune",
