@@ -36,6 +36,11 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Report what this machine has: GPUs, memory, disk, processor, programs and libraries.",
     ),
     CatalogueEntry(
+        "economics.compare",
+        "pipeline.economics.compare:ECONOMICS_COMPARE",
+        "Compare the cost of an API with a model of one's own: break-even, payback, sensitivity.",
+    ),
+    CatalogueEntry(
         "models.pull",
         "pipeline.models.pull:MODELS_PULL",
         "Put a starter model or a hub model into models/, verified.",
@@ -126,6 +131,7 @@ GROUP_SUMMARIES: dict[str, str] = {
     "quickstart": "the whole chain, from weights to a served agent",
     "doctor": "is this machine ready?",
     "vram": "will it fit?",
+    "economics": "does it pay?",
     "models": "base models",
     "synth": "make conversations with exact ground truth",
     "train": "fine-tune",

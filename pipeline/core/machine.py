@@ -9,7 +9,6 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -177,10 +176,10 @@ _PROGRAMS = (
 
 def read_tools() -> list[ToolFacts]:
     """Look for the programs and services that some operations can use, all at the same time."""
-    readers: list[Callable[[], ToolFacts]] = [_read_ollama]
-    readers += [lambda program=program: _read_program(program) for program in _PROGRAMS]
-    with ThreadPoolExecutor(max_workers=len(readers)) as pool:
-        return list(pool.map(lambda reader: reader(), readers))
+    with ThreadPoolExecutor(max_workers=len(_PROGRAMS) + 1) as pool:
+        ollama = pool.submit(_read_ollama)
+        programs = list(pool.map(_read_program, _PROGRAMS))
+        return [ollama.result(), *programs]
 
 
 def _read_ollama() -> ToolFacts:
