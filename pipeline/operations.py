@@ -36,6 +36,11 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Report what this machine has: GPUs, memory, disk, processor, programs and libraries.",
     ),
     CatalogueEntry(
+        "decide.recommend",
+        "pipeline.decide.recommend:DECIDE_RECOMMEND",
+        "Recommend prompting, retrieval, fine-tuning or both: scored reasons, money, and the facts that would turn it.",
+    ),
+    CatalogueEntry(
         "economics.compare",
         "pipeline.economics.compare:ECONOMICS_COMPARE",
         "Compare the cost of an API with a model of one's own: break-even, payback, sensitivity.",
@@ -131,6 +136,7 @@ GROUP_SUMMARIES: dict[str, str] = {
     "quickstart": "the whole chain, from weights to a served agent",
     "doctor": "is this machine ready?",
     "vram": "will it fit?",
+    "decide": "prompt, retrieve, fine-tune or both?",
     "economics": "does it pay?",
     "models": "base models",
     "synth": "make conversations with exact ground truth",
