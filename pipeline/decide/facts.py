@@ -21,22 +21,21 @@ class DecideRecommendRequest(Request):
     requests_per_day: float = Field(gt=0, le=1e9, allow_inf_nan=False)
     """Requests on a mean day."""
     behaviours: list[Behaviour] = []
-    """How answers must be that a prompt has to spell out: `fixed_format` (a schema), `tool_calls`, `domain_language`
-    (terms of a trade), `persona` (a voice), `preference` (which of two good answers is the better one)."""
+    """What a prompt must spell out: a schema, tools, terms of a trade, a voice, which good answer is the better one."""
     needs_reasoning: bool = False
     """Requests are open-ended problems of many steps."""
     knowledge_change_days: float | None = Field(default=None, gt=0, le=36_500, allow_inf_nan=False)
-    """Answers rest on facts from outside the request that change about every so many days; none: on no such facts."""
+    """Answers rest on outside facts that change about every so many days; none: on no such facts."""
     prompt_success: Share | None = None
-    """Share of test cases that the best prompt gets right, measured; none: not measured."""
+    """Share of cases the best prompt gets right; none: not measured."""
     target_success: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.9
-    """Share that must be right: the criterion of success, set before training."""
+    """Share that must be right."""
     is_measurable: bool
     """A test can tell right answers from wrong ones."""
     num_examples: int = Field(ge=0, le=1_000_000_000)
     """Checked examples of request and right answer at hand."""
     can_generate_examples: bool = False
-    """More can be made by program or model and checked, such as by `llmops synth generate`."""
+    """More can be made and checked, as by `synth generate`."""
     num_preference_pairs: int = Field(default=0, ge=0, le=1_000_000_000)
     """Pairs of a better and a worse answer to the same request."""
     stable_months: float = Field(ge=0, le=1200, allow_inf_nan=False)
@@ -44,19 +43,19 @@ class DecideRecommendRequest(Request):
     hours_available: float | None = Field(default=None, ge=0, le=1e6, allow_inf_nan=False)
     """Hours of people for the project; none: not known."""
     max_latency_ms: Milliseconds | None = None
-    """Longest answer time that is acceptable; none: no matter."""
+    """Longest acceptable answer time."""
     prompted_latency_ms: Milliseconds | None = None
     """Answer time of the prompted model today, measured."""
     privacy: Literal["api_allowed", "local_only"] = "api_allowed"
     """May requests leave the house?"""
     is_commercial: bool = True
-    """The model will be used commercially, so its licence must allow that."""
+    """The licence must allow commercial use."""
     gpu: str = Field(default="T4", min_length=1)
-    """GPU to train on, as `vram estimate` knows it; the default is that of a free Colab."""
+    """GPU to train on, an id of `vram estimate`; default: a free Colab's."""
     costs: CostFacts
     """Money: the API, serving and training."""
     out: WorkspacePath | None = None
-    """Folder that gets decision_report.json and .md, compute_plan.json, and the files of `economics compare`."""
+    """Folder for decision_report.json and .md, compute_plan.json, and what `economics compare` writes."""
 
     @model_validator(mode="after")
     def _check_contradictions(self) -> Self:

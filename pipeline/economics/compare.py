@@ -13,7 +13,7 @@ from pipeline.core.extras import installed_version
 from pipeline.core.files import write_atomic, write_json
 from pipeline.core.operation import Operation, Result
 from pipeline.core.paths import WorkspacePath, resolve_path
-from pipeline.economics.cost import DAYS_PER_MONTH, Case, add_hidden_costs, read_direct_costs
+from pipeline.economics.cost import DAYS_PER_MONTH, ENDS, Case, add_hidden_costs, read_direct_costs
 from pipeline.economics.facts import CostFacts
 from pipeline.economics.prices import ModelPrice, find_price, find_price_warnings
 from pipeline.economics.sensitivity import Sensitivity, analyse_sensitivity
@@ -21,7 +21,6 @@ from pipeline.economics.sensitivity import Sensitivity, analyse_sensitivity
 Verdict = Literal["pays back fast", "pays back", "pays back late", "never pays back"]
 # Thresholds of the published lessons of chapter 61: below 3 months strong, to 12 good, beyond reconsider.
 FAST_MONTHS, LATE_MONTHS = 3, 12
-_ENDS = ("low", "expected", "high")
 
 
 class EconomicsCompareRequest(CostFacts):
@@ -29,8 +28,6 @@ class EconomicsCompareRequest(CostFacts):
 
     requests_per_day: float = Field(gt=0, le=1e9, allow_inf_nan=False)
     """Requests on a mean day."""
-    sensitivity_ratio: float = Field(default=0.5, gt=0, lt=1, allow_inf_nan=False)
-    """How far the sensitivity analysis moves inputs that have no range of their own: 0.5 is half and one and a half."""
     out: WorkspacePath | None = None
     """Folder that gets economics.json, economics.md and tornado.png."""
 
@@ -71,9 +68,9 @@ def compare_economics(request: EconomicsCompareRequest) -> EconomicsCompareResul
         InvalidInputError: If the API model has no known price.
     """
     direct = read_direct_costs(request, request.requests_per_day)
-    low, expected, high = (add_hidden_costs(direct, request, end) for end in _ENDS)
+    low, expected, high = (add_hidden_costs(direct, request, end) for end in ENDS)
     cases = [direct.describe("direct")]
-    cases += [costs.describe(end) for costs, end in zip((low, expected, high), _ENDS, strict=True)]
+    cases += [costs.describe(end) for costs, end in zip((low, expected, high), ENDS, strict=True)]
     price = find_price(request.api_model, request.prices) if request.api_model else None
     result = EconomicsCompareResult(
         verdict=judge_payback(expected.payback_months),
@@ -88,7 +85,7 @@ def compare_economics(request: EconomicsCompareRequest) -> EconomicsCompareResul
         num_gpus=direct.num_units_needed if request.rented_gpu else None,
         price=price,
         cases=cases,
-        sensitivity=analyse_sensitivity(low, expected, high, request.sensitivity_ratio),
+        sensitivity=analyse_sensitivity(low, expected, high),
         report="",
         warnings=_find_warnings(request, price),
         next_step="llmops decide recommend --request USE_CASE.json",
@@ -118,13 +115,10 @@ def _find_warnings(request: EconomicsCompareRequest, price: ModelPrice | None) -
             f"that {request.rented_gpu.num_gpus} GPU serve this volume is assumed: measure requests_per_second"
         )
     if request.hidden.hourly_usd is None:
-        hours = request.hidden
-        setup = (
-            hours.data_hours.expected + hours.evaluation_hours.expected + hours.infrastructure_hours.expected
-        )
+        expected = add_hidden_costs(read_direct_costs(request, request.requests_per_day), request, "expected")
         warnings.append(
-            f"people are not priced: {setup:g} hours before the start and "
-            f"{hours.monthly_maintenance_hours.expected:g} a month; set hidden.hourly_usd"
+            f"people are not priced: {expected.setup_hours:g} hours before the start and "
+            f"{expected.monthly_maintenance_hours:g} a month; set hidden.hourly_usd"
         )
     return warnings
 

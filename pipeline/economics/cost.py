@@ -8,13 +8,16 @@ Both are the same statement: break-even requests = payback months x requests per
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from pipeline.core.operation import Part
-from pipeline.economics.facts import CostFacts, OwnHardware, Range
+from pipeline.economics.facts import CostFacts, OwnHardware
 from pipeline.economics.prices import RequestTokens, find_price, usd_per_request
 
+End = Literal["low", "expected", "high"]
+ENDS: tuple[End, ...] = get_args(End)
 DAYS_PER_MONTH = 30
-_SECONDS_PER_HOUR = 3600
+_HOURS_PER_DAY, _SECONDS_PER_HOUR = 24, 3600
 
 
 class Case(Part):
@@ -91,10 +94,14 @@ class Costs:
         return self.api_usd - self.serving_usd - self.maintenance_usd
 
     @property
+    def setup_hours(self) -> float:
+        """Hours of people before the first request."""
+        return self.data_hours + self.evaluation_hours + self.infrastructure_hours
+
+    @property
     def setup_usd(self) -> float:
         """Everything before the first request."""
-        hours = self.data_hours + self.evaluation_hours + self.infrastructure_hours
-        return self.training_usd * self.num_training_runs + hours * self.hourly_usd
+        return self.training_usd * self.num_training_runs + self.setup_hours * self.hourly_usd
 
     @property
     def payback_months(self) -> float | None:
@@ -137,7 +144,7 @@ def read_direct_costs(facts: CostFacts, requests_per_day: float) -> Costs:
     """Return what the lesson's formula counts: one training run and serving.
 
     Raises:
-        InvalidInputError: If the API model or its batch price is unknown.
+        InvalidInputError: If the API model has no known price.
     """
     costs = Costs(
         requests_per_day=requests_per_day,
@@ -160,21 +167,18 @@ def read_direct_costs(facts: CostFacts, requests_per_day: float) -> Costs:
     )
 
 
-def add_hidden_costs(direct: Costs, facts: CostFacts, end: str) -> Costs:
-    """Return the costs with people and repeated training at one end of their ranges: low, expected or high."""
-    hidden = facts.hidden
-
-    def at(value: Range) -> float:
-        return {"low": value.low, "expected": value.expected, "high": value.high}[end]
+def add_hidden_costs(direct: Costs, facts: CostFacts, end: End) -> Costs:
+    """Return the costs with people and repeated training at one end of their ranges."""
+    hidden, index = facts.hidden, ENDS.index(end)
 
     return replace(
         direct,
-        num_training_runs=at(hidden.num_training_runs),
+        num_training_runs=hidden.num_training_runs[index],
         hourly_usd=hidden.hourly_usd or 0,
-        data_hours=at(hidden.data_hours),
-        evaluation_hours=at(hidden.evaluation_hours),
-        infrastructure_hours=at(hidden.infrastructure_hours),
-        monthly_maintenance_hours=at(hidden.monthly_maintenance_hours),
+        data_hours=hidden.data_hours[index],
+        evaluation_hours=hidden.evaluation_hours[index],
+        infrastructure_hours=hidden.infrastructure_hours[index],
+        monthly_maintenance_hours=hidden.monthly_maintenance_hours[index],
     )
 
 
@@ -187,9 +191,9 @@ def _read_api_usd(facts: CostFacts) -> float:
         num_cached_input=facts.cached_input_tokens,
         num_output=facts.output_tokens or 0,
     )
-    return usd_per_request(find_price(facts.api_model, facts.prices), tokens, batch=facts.batch)
+    return usd_per_request(find_price(facts.api_model, facts.prices), tokens)
 
 
 def _own_hardware_usd(hardware: OwnHardware) -> float:
-    kwh = hardware.watts / 1000 * hardware.hours_per_day * DAYS_PER_MONTH
+    kwh = hardware.watts / 1000 * _HOURS_PER_DAY * DAYS_PER_MONTH
     return hardware.purchase_usd / hardware.lifetime_months + kwh * hardware.usd_per_kwh

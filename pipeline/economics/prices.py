@@ -21,19 +21,17 @@ class ModelPrice(Part):
     """What one model costs on one date, in USD per million tokens."""
 
     model: str = Field(min_length=1)
-    """Name that the API knows."""
+    """Name in the API."""
     input_usd: float = Field(gt=0, le=10_000, allow_inf_nan=False)
     """Million input tokens."""
     cached_input_usd: float | None = Field(default=None, gt=0, le=10_000, allow_inf_nan=False)
-    """Million input tokens read from the provider's prompt cache; none: charged like any input."""
+    """Million cached input tokens; none: charged like any input."""
     output_usd: float = Field(gt=0, le=10_000, allow_inf_nan=False)
-    """Million output tokens, hidden reasoning tokens included."""
-    batch_ratio: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False)
-    """Batch price over normal price; none: no batch API."""
+    """Million output tokens."""
     as_of: date
     """Day the price was read."""
     available_until: date | None = None
-    """Day the provider stops serving the model, when announced."""
+    """Last day, when announced."""
     source: str = Field(min_length=1)
     """Where it was read."""
 
@@ -74,26 +72,15 @@ def find_price(model: str, own_rows: Sequence[ModelPrice]) -> ModelPrice:
     return found
 
 
-def usd_per_request(price: ModelPrice, tokens: RequestTokens, *, batch: bool) -> float:
-    """Return what one request costs.
-
-    Raises:
-        InvalidInputError: If a batch price is asked for and there is none.
-    """
+def usd_per_request(price: ModelPrice, tokens: RequestTokens) -> float:
+    """Return what one request costs."""
     cached_usd = price.input_usd if price.cached_input_usd is None else price.cached_input_usd
     usd = (
         (tokens.num_input - tokens.num_cached_input) * price.input_usd
         + tokens.num_cached_input * cached_usd
         + tokens.num_output * price.output_usd
-    ) / _TOKENS_PER_PRICE
-    if not batch:
-        return usd
-    if price.batch_ratio is None:
-        raise InvalidInputError(
-            f"batch: {price.model} has no batch price",
-            hint="Leave batch out, or give a row with batch_ratio.",
-        )
-    return usd * price.batch_ratio
+    )
+    return usd / _TOKENS_PER_PRICE
 
 
 def find_price_warnings(price: ModelPrice, today: date) -> list[str]:

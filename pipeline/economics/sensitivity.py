@@ -7,6 +7,7 @@ from pipeline.core.operation import Part
 from pipeline.economics.cost import Costs
 
 _VARIED = ("requests_per_day", "api_usd_per_request", "serving_usd_per_month", "training_usd", "hourly_usd")
+_RATIO = 0.5  # a convention: half and one and a half
 _RANGED = (
     "num_training_runs",
     "data_hours",
@@ -35,16 +36,16 @@ class Sensitivity(Part):
     """Saving a month in USD with the high end."""
 
 
-def analyse_sensitivity(low: Costs, expected: Costs, high: Costs, ratio: float) -> list[Sensitivity]:
+def analyse_sensitivity(low: Costs, expected: Costs, high: Costs) -> list[Sensitivity]:
     """Vary each input alone, the one that moves payback most first.
 
-    Inputs with a range of their own take its ends; the others are moved by ``ratio`` both ways. Inputs that change
+    Inputs with a range of their own take its ends; the others are halved and raised by half. Inputs that change
     nothing are left out. Turning payback into never, or back, is the largest move there is.
     """
     ends: list[tuple[str, float, float]] = []
     for factor in _VARIED:
         value: float = getattr(expected, factor)
-        ends.append((factor, value * (1 - ratio), value * (1 + ratio)))
+        ends.append((factor, value * (1 - _RATIO), value * (1 + _RATIO)))
     ends += [(factor, getattr(low, factor), getattr(high, factor)) for factor in _RANGED]
     rows = [_vary(expected, factor, *values) for factor, *values in ends]
     moving = [row for row in rows if _moves(row) != (0, 0)]

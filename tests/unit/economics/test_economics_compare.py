@@ -37,7 +37,6 @@ ROW: dict[str, Any] = {
     "input_usd": 2.0,
     "cached_input_usd": 0.5,
     "output_usd": 8.0,
-    "batch_ratio": 0.5,
     "as_of": "2026-11-01",
     "source": "contract",
 }
@@ -78,14 +77,13 @@ def test_with_real_token_prices_the_same_volume_never_pays_back_and_that_is_a_no
     assert "Infinity" not in result.model_dump_json()
 
 
-def test_cached_tokens_and_batch_lower_the_price() -> None:
+def test_cached_tokens_lower_the_price() -> None:
     base = {key: value for key, value in REAL_PRICE.items() if key != "api_model"} | {
         "api_model": "house-api",
         "prices": [ROW],
     }
     # 300 x 2/1M + 200 x 0.5/1M + 500 x 8/1M = 0.0006 + 0.0001 + 0.004
     assert compare(base, cached_input_tokens=200).api_usd_per_request == pytest.approx(0.0047)
-    assert compare(base, cached_input_tokens=200, batch=True).api_usd_per_request == pytest.approx(0.00235)
 
 
 def test_a_row_of_the_request_replaces_the_row_of_the_package() -> None:
@@ -254,7 +252,6 @@ def test_the_smallest_volume_that_pays_is_the_one_that_trying_units_finds(
         ({"api_usd_per_request": 0}, "api_usd_per_request: Input should be greater than 0"),
         ({"training_usd": -1}, "training_usd: Input should be greater than or equal to 0"),
         ({"serving_usd_per_month": math.nan}, "serving_usd_per_month: Input should be a finite number"),
-        ({"sensitivity_ratio": 1}, "sensitivity_ratio: Input should be less than 1"),
         ({"input_tokens": 5}, "contradicts token counts"),
         ({"api_model": "gpt-4o-mini"}, "either api_model"),
         (
@@ -271,11 +268,11 @@ def test_the_smallest_volume_that_pays_is_the_one_that_trying_units_finds(
             "rented_gpu.hours_per_day: Input should be less than or equal to 24",
         ),
         (
-            {"hidden": {"data_hours": {"low": 5, "expected": 3, "high": 9}}},
-            "hidden.data_hours: Value error, must rise",
+            {"hidden": {"data_hours": [5, 3, 9]}},
+            "hidden.data_hours: Value error, must rise from low over expected to high, not 5, 3, 9",
         ),
         (
-            {"hidden": {"num_training_runs": {"low": 0, "expected": 1, "high": 1}}},
+            {"hidden": {"num_training_runs": [0, 1, 1]}},
             "num_training_runs must be 1 or more",
         ),
         ({"cost": 3}, "cost: Extra inputs are not permitted"),
@@ -296,10 +293,6 @@ def test_bad_input_names_the_field_and_the_range(changes: dict[str, Any], proble
         ({"output_tokens": None}, "api_model needs input_tokens and output_tokens"),
         ({"prices": [{**ROW, "input_usd": math.nan}]}, "prices.0.input_usd: Input should be a finite number"),
         ({"prices": [{**ROW, "output_usd": 0}]}, "prices.0.output_usd: Input should be greater than 0"),
-        (
-            {"api_model": "house-api", "batch": True, "prices": [{**ROW, "batch_ratio": None}]},
-            "batch: house-api has no batch price",
-        ),
     ],
 )
 def test_bad_tokens_and_prices_are_refused(changes: dict[str, Any], problem: str) -> None:
