@@ -36,6 +36,11 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Report what this machine has: GPUs, memory, disk, processor, programs and libraries.",
     ),
     CatalogueEntry(
+        "vram.quantizations",
+        "pipeline.vram.quantizations:VRAM_QUANTIZATIONS",
+        "List the exact size of a model in every format, and what a GPU can load and compute in.",
+    ),
+    CatalogueEntry(
         "decide.recommend",
         "pipeline.decide.recommend:DECIDE_RECOMMEND",
         "Recommend prompting, retrieval, fine-tuning or both: scored reasons, money, and the facts that would turn it.",
