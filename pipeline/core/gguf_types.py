@@ -1,8 +1,8 @@
 """Which GGUF type each tensor gets, and how many bytes that takes: llama.cpp's own policy.
 
-The rules are those of ``src/llama-quant.cpp`` at ggml-org/llama.cpp@007dbbf without an importance matrix, the block sizes
-those of ``ggml/src/ggml-common.h`` there. Shared by the export, which writes such files, and by the size table, which
-predicts them. Left out: Falcon, and MXFP4 experts.
+The rules are those of ``src/llama-quant.cpp`` at ggml-org/llama.cpp@007dbbf without an importance matrix, the block
+sizes those of ``ggml/src/ggml-common.h`` there. Shared by the export, which writes such files, and by the size table,
+which predicts them. Left out: Falcon, and MXFP4 experts.
 """
 
 import math

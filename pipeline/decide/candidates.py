@@ -1,7 +1,8 @@
 """Base models to start from: licence and tool template, filtered by what the use case allows.
 
-``candidates.json`` holds what a size table does not: licences from the model cards, and what each chat template does
-with tools, found by rendering it (a template that prints a call as text cannot be trained or served with tools).
+Sizes come from the registry of ``pipeline.vram``; ``candidates.json`` holds what it does not: licences from the model
+cards, and what each chat template does with tools, found by rendering it (a template that prints a call as text
+cannot be trained or served with tools).
 Measures nothing; how good a model is on the task, ``evals`` says.
 """
 
@@ -14,6 +15,7 @@ from pydantic import TypeAdapter
 from pipeline.core.operation import Part
 from pipeline.decide.facts import DecideRecommendRequest
 from pipeline.export.checkpoint import SUPPORTED_ARCHITECTURES
+from pipeline.vram.registry import find_architecture
 
 _MAX_SHOWN = 4
 _FAST_ANSWER_MS = 500  # the gate of chapters 64 and 66; below it a smaller model comes first
@@ -28,8 +30,6 @@ class KnownModel(Part):
     """Id of the same shapes for `vram estimate`."""
     architecture: str
     """Class in its config.json."""
-    num_params: int
-    """Parameters."""
     licence: str
     """SPDX id, or the name of its own licence."""
     commercial: Literal["yes", "with terms", "no"]
@@ -80,7 +80,7 @@ def choose_base_models(request: DecideRecommendRequest) -> list[BaseModelChoice]
 
     def rank(model: KnownModel) -> tuple[bool, bool, int]:
         has_poor_tools = needs_tools and model.tools != "native"
-        return has_poor_tools, model.commercial == "with terms", model.num_params * (1 if is_fast else -1)
+        return has_poor_tools, model.commercial == "with terms", _size(model) * (1 if is_fast else -1)
 
     ranked = sorted(allowed, key=rank)
     shown = ranked[:_MAX_SHOWN]
@@ -91,7 +91,7 @@ def choose_base_models(request: DecideRecommendRequest) -> list[BaseModelChoice]
     return [
         BaseModelChoice(
             model=model.model,
-            billion_params=round(model.num_params / 1e9, 3),
+            billion_params=round(_size(model) / 1e9, 3),
             licence=model.licence,
             tools=model.tools,
             exports_here=_exports_here(model),
@@ -99,6 +99,10 @@ def choose_base_models(request: DecideRecommendRequest) -> list[BaseModelChoice]
         )
         for model in shown
     ]
+
+
+def _size(model: KnownModel) -> int:
+    return find_architecture(model.registry_id).num_parameters
 
 
 def _exports_here(model: KnownModel) -> bool:
