@@ -22,7 +22,7 @@ _MAX_HALVINGS = 60
 _GATE_GAIN = 100  # points cannot make up for a closed gate
 _SHARES = tuple(step / 20 for step in range(21))
 _SWITCHES = ("needs_reasoning", "is_measurable", "can_generate_examples")
-_SHARE_FACTS = ("prompt_success", "target_success")
+_SHARE_FACTS = ("prompt_success",)  # the target is a decision, not a fact
 _NUMBERS = (
     "requests_per_day",
     "knowledge_change_days",
@@ -118,7 +118,7 @@ class _Search:
                 break
         else:
             return None
-        for change in tuple(chosen):
+        for change in sorted(chosen, key=lambda change: -change.distance):
             others = [kept for kept in chosen if kept is not change]
             if self._turns(others):
                 chosen = others

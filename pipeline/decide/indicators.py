@@ -71,6 +71,10 @@ def _score_prompting(request: DecideRecommendRequest) -> _Points:
         return _Points(
             "not measured", -2, 0, "measure the best prompt first: fine-tune only when it falls short"
         )
+    if measured < target and request.knowledge_change_days is not None and not request.behaviours:
+        return _Points(
+            f"{measured:.3g}", 0, 0, "what is missing is facts, not behaviour: look them up, measure again"
+        )
     if measured < target:
         return _Points(f"{measured:.3g}", 3, 0, f"the best prompt is below the target of {target:.3g}")
     return _Points(f"{measured:.3g}", -2, 0, f"prompting alone reaches the target of {target:.3g}")

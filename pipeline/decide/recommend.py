@@ -130,13 +130,14 @@ def _summarise(verdict: Verdict, money: EconomicsCompareResult, request: DecideR
     }[verdict.approach]
     where = " on your own machine" if request.privacy == "local_only" else ""
     expected = money.cases[2]
-    payback = "never" if expected.payback_months is None else f"in {expected.payback_months:.2f} months"
+    months = expected.payback_months
+    payback = "never pays back" if months is None else f"pays back in {months:.2f} months"
     saving = f"saving ${expected.saving_usd:,.0f} a month on ${expected.setup_usd:,.0f} of setup"
     if expected.saving_usd < 0:
         saving = f"costing ${-expected.saving_usd:,.0f} a month more than the API"
     return (
         f"{what}{where}: {verdict.fine_tune_points} points for fine-tuning ({FINE_TUNE_POINTS} needed), "
-        f"{verdict.rag_points} for retrieval ({RAG_POINTS} needed); a model of your own pays back {payback}, {saving}."
+        f"{verdict.rag_points} for retrieval ({RAG_POINTS} needed); a model of your own {payback}, {saving}."
     )
 
 

@@ -1,11 +1,10 @@
 """The decision as Markdown."""
 
 import json
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pipeline.decide.flips import Flip
-from pipeline.economics.report import render_cases
+from pipeline.economics.report import render_cases, render_table
 
 if TYPE_CHECKING:
     from pipeline.decide.recommend import DecideRecommendResult
@@ -28,7 +27,7 @@ def render_decision(result: "DecideRecommendResult") -> str:
         "",
         "## Points",
         "",
-        *_table(
+        *render_table(
             ("fact", "value", "fine-tune", "retrieval", "reason"),
             [(s.fact, s.value, f"{s.fine_tune:+d}", f"{s.rag:+d}", s.reason) for s in result.scores],
         ),
@@ -37,7 +36,7 @@ def render_decision(result: "DecideRecommendResult") -> str:
         "",
         "## Gates before training",
         "",
-        *_table(
+        *render_table(
             ("gate", "passed", "reason"),
             [(gate.gate, "yes" if gate.passed else "no", gate.reason) for gate in result.gates],
         ),
@@ -70,7 +69,12 @@ def _render_training(result: "DecideRecommendResult") -> list[str]:
     lines: list[str] = []
     if result.stages:
         rows = [(s.objective, str(s.min_examples), str(s.num_at_hand), s.reason) for s in result.stages]
-        lines += ["## Training", "", *_table(("objective", "examples needed", "at hand", "reason"), rows), ""]
+        lines += [
+            "## Training",
+            "",
+            *render_table(("objective", "examples needed", "at hand", "reason"), rows),
+            "",
+        ]
     if result.base_models:
         models = [
             (
@@ -84,13 +88,5 @@ def _render_training(result: "DecideRecommendResult") -> list[str]:
             for m in result.base_models
         ]
         header = ("model", "parameters", "licence", "tools", "exports here", "reason")
-        lines += ["## Base models to start from", "", *_table(header, models), ""]
+        lines += ["## Base models to start from", "", *render_table(header, models), ""]
     return lines
-
-
-def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    return [_row(header), _row(("---",) * len(header)), *(_row(row) for row in rows)]
-
-
-def _row(cells: tuple[str, ...]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

@@ -1,5 +1,6 @@
 """The comparison as Markdown."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pipeline.economics.cost import Case
@@ -40,32 +41,67 @@ def render_report(result: "EconomicsCompareResult", *, has_picture: bool) -> str
 
 def render_cases(cases: list[Case]) -> list[str]:
     """Return the cases as a table."""
-    rows = [
-        "| case | setup $ | API $ / month | own $ / month | saving $ / month | payback months | requests | at least / month |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    return rows + [
-        f"| {case.case} | {case.setup_usd:,.2f} | {case.api_usd:,.2f} | {case.own_usd:,.2f} | {case.saving_usd:,.2f} "
-        f"| {format_months(case.payback_months)} | {_count(case.break_even_requests)} "
-        f"| {_count(case.min_requests_per_month)} |"
-        for case in cases
-    ]
+    header = (
+        "case",
+        "setup $",
+        "API $ / month",
+        "own $ / month",
+        "saving $ / month",
+        "payback months",
+        "requests",
+    )
+    return render_table(
+        (*header, "at least / month"),
+        [
+            (
+                case.case,
+                *(f"{usd:,.2f}" for usd in (case.setup_usd, case.api_usd, case.own_usd, case.saving_usd)),
+                _months(case.payback_months),
+                _count(case.break_even_requests),
+                _count(case.min_requests_per_month),
+            )
+            for case in cases
+        ],
+    )
+
+
+def render_table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
+    """Return a Markdown table, one line a row."""
+    return [_row(header), _row(("---",) * len(header)), *(_row(row) for row in rows)]
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
 def _render_sensitivity(rows: list[Sensitivity]) -> list[str]:
-    table = [
-        "| input | low | high | payback at low | payback at high | saving $ at low | saving $ at high |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    return table + [
-        f"| {row.factor} | {row.low:g} | {row.high:g} | {format_months(row.payback_low)} "
-        f"| {format_months(row.payback_high)} | {row.saving_low:,.2f} | {row.saving_high:,.2f} |"
-        for row in rows
-    ]
+    header = (
+        "input",
+        "low",
+        "high",
+        "payback at low",
+        "payback at high",
+        "saving $ at low",
+        "saving $ at high",
+    )
+    return render_table(
+        header,
+        [
+            (
+                row.factor,
+                f"{row.low:g}",
+                f"{row.high:g}",
+                _months(row.payback_low),
+                _months(row.payback_high),
+                f"{row.saving_low:,.2f}",
+                f"{row.saving_high:,.2f}",
+            )
+            for row in rows
+        ],
+    )
 
 
-def format_months(months: float | None) -> str:
-    """Return a payback for people."""
+def _months(months: float | None) -> str:
     return "never" if months is None else f"{months:.2f}"
 
 

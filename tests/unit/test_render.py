@@ -4,23 +4,14 @@ import io
 
 from rich.console import Console
 
-from pipeline.core.operation import Part, Result
+from pipeline.core.operation import Result
+from pipeline.economics.sensitivity import Sensitivity
 from pipeline.render import render_result
-
-
-class Row(Part):
-    factor: str
-    low: float
-    high: float
-    payback_low: float | None
-    payback_high: float | None
-    saving_low: float
-    saving_high: float
 
 
 class Table(Result):
     monthly_requests: float
-    rows: list[Row]
+    rows: list[Sensitivity]
 
 
 def render(result: Result) -> str:
@@ -30,7 +21,7 @@ def render(result: Result) -> str:
 
 
 def test_seven_columns_fit_80_columns_with_names_and_numbers_whole() -> None:
-    row = Row(
+    row = Sensitivity(
         factor="monthly_maintenance_hours",
         low=216,
         high=648,

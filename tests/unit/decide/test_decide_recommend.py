@@ -134,6 +134,11 @@ def test_an_unmeasured_prompt_counts_against_training_and_the_next_step_is_to_me
     assert result.next_step.startswith("llmops evals run")
 
 
+def test_a_gap_of_a_prompt_that_lacks_facts_is_not_a_reason_to_train() -> None:
+    assert points(recommend(RAG), "prompt_success") == [0]
+    assert points(recommend(RAG, behaviours=["fixed_format"]), "prompt_success") == [3]
+
+
 def test_latency_counts_when_the_prompted_model_is_too_slow_or_nothing_far_away_is_fast_enough() -> None:
     assert points(recommend(FINE_TUNE), "max_latency_ms") == [0]
     assert points(recommend(FINE_TUNE, max_latency_ms=500, prompted_latency_ms=900), "max_latency_ms") == [2]
