@@ -31,6 +31,26 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Build, prove, measure and try a tool-calling model, from nothing to a report.",
     ),
     CatalogueEntry(
+        "vram.probe",
+        "pipeline.vram.probe:VRAM_PROBE",
+        "Report what this machine has: GPUs, memory, disk, processor, programs and libraries.",
+    ),
+    CatalogueEntry(
+        "vram.quantizations",
+        "pipeline.vram.quantizations:VRAM_QUANTIZATIONS",
+        "List the exact size of a model in every format, and what a GPU can load and compute in.",
+    ),
+    CatalogueEntry(
+        "decide.recommend",
+        "pipeline.decide.recommend:DECIDE_RECOMMEND",
+        "Recommend prompting, retrieval, fine-tuning or both: scored reasons, money, and the facts that would turn it.",
+    ),
+    CatalogueEntry(
+        "economics.compare",
+        "pipeline.economics.compare:ECONOMICS_COMPARE",
+        "Compare the cost of an API with a model of one's own: break-even, payback, sensitivity.",
+    ),
+    CatalogueEntry(
         "models.pull",
         "pipeline.models.pull:MODELS_PULL",
         "Put a starter model or a hub model into models/, verified.",
@@ -120,6 +140,9 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
 GROUP_SUMMARIES: dict[str, str] = {
     "quickstart": "the whole chain, from weights to a served agent",
     "doctor": "is this machine ready?",
+    "vram": "will it fit?",
+    "decide": "prompt, retrieve, fine-tune or both?",
+    "economics": "does it pay?",
     "models": "base models",
     "synth": "make conversations with exact ground truth",
     "train": "fine-tune",

@@ -2,12 +2,15 @@
 
 from typing import Any, TypeGuard
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pipeline.core.operation import Result
 from pipeline.core.units import format_bytes, format_seconds
+
+_NAME_WIDTH = 28  # of 80 columns, for what a row is about
 
 
 def render_result(result: Result, console: Console | None = None) -> None:
@@ -36,10 +39,14 @@ def _is_rows(value: Any) -> TypeGuard[list[dict[str, Any]]]:
 
 
 def _print_rows(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title.replace("_", " "), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    for column in columns:
-        table.add_column(column)
+    longest = max(len(_format(columns[0], row.get(columns[0]))) for row in rows)
+    for index, column in enumerate(columns):
+        # Headers wrap between words and cells fold: a number that is cut short would be another number. The first
+        # column says what a row is about, so the others fold before it.
+        stays = index == 0 and longest <= _NAME_WIDTH
+        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=stays)
     for row in rows:
         table.add_row(*(Text(_format(column, row.get(column))) for column in columns))
     console.print(table)
@@ -55,7 +62,7 @@ def _format(key: str, value: Any) -> str:
     if isinstance(value, int | float) and key.endswith("seconds"):
         return format_seconds(value)
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     if isinstance(value, list):
         return ", ".join(_format("", item) for item in value)  # pyright: ignore[reportUnknownVariableType]
     if isinstance(value, dict):

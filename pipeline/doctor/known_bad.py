@@ -7,13 +7,12 @@ only; it imports nothing.
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+from pipeline.core.machine import GpuFacts, supports_bfloat16
 from pipeline.core.operation import Part
 from pipeline.doctor.libraries import release
-from pipeline.doctor.machine import GpuFacts
 
 _PIP = ".venv/bin/pip"
 _PINNED = f"{_PIP} install -c constraints.txt"
-_BFLOAT16_CAPABILITY = (8, 0)
 
 
 class Problem(Part):
@@ -120,7 +119,7 @@ def _torchvision_beside_cpu_torch(installed: Installed) -> Problem | None:
 
 
 def _no_bfloat16(installed: Installed) -> Problem | None:
-    old = [gpu for gpu in installed.gpus if release(gpu.compute_capability) < _BFLOAT16_CAPABILITY]
+    old = [gpu for gpu in installed.gpus if not supports_bfloat16(gpu.compute_capability)]
     if not old:
         return None
     return Problem(

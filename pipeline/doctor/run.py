@@ -5,12 +5,7 @@ import sys
 
 from pipeline import __version__
 from pipeline.core.extras import installed_version
-from pipeline.core.operation import Operation, Request, Result
-from pipeline.core.settings import Settings
-from pipeline.core.units import format_bytes
-from pipeline.doctor.known_bad import RULE_DISTRIBUTIONS, Installed, Problem, find_known_bad
-from pipeline.doctor.libraries import LibraryFacts, read_libraries
-from pipeline.doctor.machine import (
+from pipeline.core.machine import (
     CpuFacts,
     GpuFacts,
     ToolFacts,
@@ -20,6 +15,11 @@ from pipeline.doctor.machine import (
     read_gpus,
     read_tools,
 )
+from pipeline.core.operation import Operation, Request, Result
+from pipeline.core.settings import Settings
+from pipeline.core.units import format_bytes
+from pipeline.doctor.known_bad import RULE_DISTRIBUTIONS, Installed, Problem, find_known_bad
+from pipeline.doctor.libraries import LibraryFacts, read_libraries
 
 _QUICKSTART_EXTRAS = ("base", "train", "serve", "agent")
 _QUICKSTART_MEMORY_BYTES = 6 << 30  # the goal is a peak below 8 GB; less than 6 has not been seen to work

@@ -111,7 +111,7 @@ def test_every_byte_on_stdout_is_protocol_from_the_first_to_the_last(workspace: 
     """A print by Python, by a C library or a child is on stderr, also when it is flushed at exit."""
     code = """
 import os, subprocess, sys
-import pipeline.doctor.machine as machine
+import pipeline.core.machine as machine
 read_tools = machine.read_tools
 def noisy():
     print("stray print")

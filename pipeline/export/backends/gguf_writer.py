@@ -21,8 +21,9 @@ from transformers import AutoConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from pipeline.core.errors import IntegrityError, InvalidInputError
+from pipeline.core.gguf_types import TensorType, plan_types
 from pipeline.export.checkpoint import Checkpoint
-from pipeline.export.quantization import FILE_TYPES, Quantization, TensorType, plan_types
+from pipeline.export.quantization import FILE_TYPES, Quantization
 from pipeline.export.vocabulary import read_vocabulary
 
 _TYPES = gguf.GGMLQuantizationType

@@ -8,14 +8,26 @@ from importlib.metadata import version
 import psutil
 import pytest
 
+from pipeline.core.machine import GpuFacts, parse_gpus, read_tools
 from pipeline.doctor.known_bad import Installed, Problem, find_known_bad
 from pipeline.doctor.libraries import LibraryFacts, State, judge_library, judge_version, release
-from pipeline.doctor.machine import GpuFacts, parse_gpus, read_tools
 from pipeline.doctor.run import DoctorRunRequest, find_library_problems, find_machine_problems, run_doctor
 
 GIB = 1 << 30
-T4 = GpuFacts(name="Tesla T4", memory_bytes=15360 << 20, compute_capability="7.5", driver="550.54.15")
-L4 = GpuFacts(name="NVIDIA L4", memory_bytes=23034 << 20, compute_capability="8.9", driver="550.54.15")
+T4 = GpuFacts(
+    name="Tesla T4",
+    memory_bytes=15360 << 20,
+    free_memory_bytes=15100 << 20,
+    compute_capability="7.5",
+    driver="550.54.15",
+)
+L4 = GpuFacts(
+    name="NVIDIA L4",
+    memory_bytes=23034 << 20,
+    free_memory_bytes=22500 << 20,
+    compute_capability="8.9",
+    driver="550.54.15",
+)
 GOOD = {
     "torch": "2.13.0+cpu",
     "transformers": "5.23.0",
@@ -38,14 +50,8 @@ def test_the_report_agrees_with_the_system() -> None:
     assert rows["pydantic"].installed == version("pydantic")
     assert {"torch", "trl", "mcp", "xllamacpp", "openai-agents", "pytest"} <= rows.keys()
     assert {row.extra for row in result.libraries} == {
-        "base",
-        "data",
-        "train",
-        "serve",
-        "agent",
-        "mcp",
-        "dev",
-    }
+        "base", "data", "train", "serve", "agent", "mcp", "dev",
+    }  # fmt: skip
     assert result.is_negative() is not result.ready
 
 
@@ -127,10 +133,10 @@ def test_a_gpu_without_bfloat16_is_reported_with_the_preset_for_it() -> None:
 
 
 def test_gpus_are_read_from_what_nvidia_smi_prints() -> None:
-    text = "Tesla T4, 15360, 7.5, 550.54.15\nNVIDIA L4, 23034, 8.9, 550.54.15\n"
+    text = "Tesla T4, 15360, 15100, 7.5, 550.54.15\nNVIDIA L4, 23034, 22500, 8.9, 550.54.15\n"
     assert parse_gpus(text) == [T4, L4]
     assert parse_gpus("NVIDIA-SMI has failed because it couldn't communicate with the driver\n") == []
-    assert parse_gpus("Graphics Device, [N/A], 9.0, 600.1\n") == []
+    assert parse_gpus("Graphics Device, [N/A], [N/A], 9.0, 600.1\n") == []
 
 
 def test_a_small_machine_cannot_run_the_quickstart() -> None:

@@ -1,0 +1,1 @@
+"""Heavy libraries of the economics stage."""

@@ -1,0 +1,1 @@
+"""Will it fit? Parameters, memory of training and serving, and what this machine has."""
