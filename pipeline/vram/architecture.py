@@ -4,13 +4,14 @@ Knows the families of :data:`FAMILIES`; another ``model_type`` with the usual si
 and marked ``is_guess``, one without them is refused. Holds no weights and imports no library.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 from pipeline.core.errors import InvalidInputError
 
 Norm = Literal["rms", "rms_fp32_weight", "gemma", "layer"]
 Mlp = Literal["gated", "fused_gated", "plain", "experts"]
 
+HEAD_NAME = "lm_head"
 MAX_PARAMETERS = 10**12
 """More than any open model; beyond it a number is a slip of the pen."""
 _MAX_SIZE = 10**7
@@ -84,13 +85,13 @@ FAMILIES: dict[str, Family] = {
         parallel=True,
         rotates_by_cat=True,
         names=("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"),
-    ),  # fmt: skip
+    ),
     "phi3": Family(
         mlp="fused_gated",
         fused_qkv=True,
         rotates_by_cat=True,
         names=("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
-    ),  # fmt: skip
+    ),
     "gpt_oss": Family(mlp="experts", qkv_bias=True, out_bias=True, experts_bias=True, sinks=True),
     "olmo2": Family(norm="rms_fp32_weight", qk_norm="full", post_norms=True),
     "gpt_neox": Family(
@@ -103,7 +104,7 @@ FAMILIES: dict[str, Family] = {
         parallel=True,
         rotates_by_cat=True,
         names=_NEOX_NAMES,
-    ),  # fmt: skip
+    ),
     "falcon": Family(
         norm="layer", mlp="plain", fused_qkv=True, layer_norms=1, parallel=True, tied=True, names=_NEOX_NAMES
     ),
@@ -252,32 +253,11 @@ def read_architecture(config: dict[str, Any], name: str) -> Architecture:
     model_type = str(config.get("model_type", "llama"))
     model_type = _SAME_AS.get(model_type, model_type)
     family = FAMILIES.get(model_type)
-    required = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
-    missing = [key for key in required if config.get(key) is None]
-    if missing:
-        kind = "unknown architecture" if family is None else "incomplete configuration"
-        raise InvalidInputError(
-            f"config: {kind} {model_type!r}, no {', '.join(missing)}",
-            hint=f"Known model types: {', '.join(FAMILIES)}. Others need at least {', '.join(required)}.",
-        )
     num_experts = _size(config, ("num_local_experts", "num_experts"), 0, minimum=0)
-    if family is None and num_experts:
-        raise InvalidInputError(
-            f"config.model_type: unknown architecture {model_type!r} with experts",
-            hint="Experts are built differently in each family: use `llmops vram trace`.",
-        )
+    _require_known(config, model_type, is_known=family is not None, has_experts=num_experts > 0)
     hidden, heads = _size(config, ("hidden_size",)), _size(config, ("num_attention_heads",))
     kv_heads = _kv_heads(config, heads)
-    if heads % kv_heads:
-        raise InvalidInputError(
-            f"config.num_key_value_heads: {kv_heads} does not divide num_attention_heads {heads}",
-            hint="Each key-value head serves the same number of query heads.",
-        )
-    if config.get("head_dim") is None and hidden % heads:
-        raise InvalidInputError(
-            f"config.num_attention_heads: {heads} does not divide hidden_size {hidden}",
-            hint="Correct one of the two, or give head_dim.",
-        )
+    _require_whole_heads(config, hidden, heads, kv_heads)
     layers = _size(config, ("num_hidden_layers",))
     ffn = _size(config, ("intermediate_size", "ffn_hidden_size"), 4 * hidden)
     known = family or Family(
@@ -309,34 +289,33 @@ def read_architecture(config: dict[str, Any], name: str) -> Architecture:
     return architecture
 
 
-def resolve_targets(architecture: Architecture, targets: str | list[str]) -> tuple[list[Linear], list[str]]:
-    """Return the linears that get an adapter, and remarks about names that were translated.
-
-    Raises:
-        InvalidInputError: If a name is not a linear module of the model.
-    """
-    if targets == "all-linear":
-        return list(architecture.linears), []
-    wanted = [targets] if isinstance(targets, str) else targets
-    by_name = {linear.name: linear for linear in architecture.linears}
-    chosen: dict[str, Linear] = {}
-    remarks: list[str] = []
-    for name in wanted:
-        own = _ALIASES.get(name, name)
-        own = own if own in by_name else next((n for n in _FUSED_INTO.get(own, ()) if n in by_name), own)
-        if own not in by_name:
-            raise InvalidInputError(
-                f"target_modules: {architecture.name} has no linear module {name!r}",
-                hint=f"Use 'all-linear' or some of: {', '.join(by_name)}.",
-            )
-        if own != name:
-            remarks.append(f"target_modules: {name} is {own} in {architecture.model_type}")
-        chosen[own] = by_name[own]
-    if not chosen:
+def _require_known(config: dict[str, Any], model_type: str, *, is_known: bool, has_experts: bool) -> None:
+    required = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+    missing = [key for key in required if config.get(key) is None]
+    if missing:
+        kind = "incomplete configuration" if is_known else "unknown architecture"
         raise InvalidInputError(
-            "target_modules: the list is empty", hint="Name at least one module or 'all-linear'."
+            f"config: {kind} {model_type!r}, no {', '.join(missing)}",
+            hint=f"Known model types: {', '.join(FAMILIES)}. Others need at least {', '.join(required)}.",
         )
-    return list(chosen.values()), remarks
+    if has_experts and not is_known:
+        raise InvalidInputError(
+            f"config.model_type: unknown architecture {model_type!r} with experts",
+            hint=f"Experts are built differently in each family; known are {', '.join(FAMILIES)}.",
+        )
+
+
+def _require_whole_heads(config: dict[str, Any], hidden: int, heads: int, kv_heads: int) -> None:
+    if heads % kv_heads:
+        raise InvalidInputError(
+            f"config.num_key_value_heads: {kv_heads} does not divide num_attention_heads {heads}",
+            hint="Each key-value head serves the same number of query heads.",
+        )
+    if config.get("head_dim") is None and hidden % heads:
+        raise InvalidInputError(
+            f"config.num_attention_heads: {heads} does not divide hidden_size {hidden}",
+            hint="Correct one of the two, or give head_dim.",
+        )
 
 
 def _text_part(config: dict[str, Any]) -> dict[str, Any]:
@@ -364,7 +343,7 @@ def _adjust(family: Family, config: dict[str, Any]) -> Family:
 def _sliding_layers(config: dict[str, Any], layers: int) -> int:
     kinds = config.get("layer_types")
     if isinstance(kinds, list):
-        return sum(kind == "sliding_attention" for kind in kinds)  # pyright: ignore[reportUnknownVariableType]
+        return cast("list[Any]", kinds).count("sliding_attention")
     if config.get("use_sliding_window") is False:
         return 0
     pattern = _size(config, ("sliding_window_pattern", "_sliding_window_pattern"), 0, minimum=0)

@@ -83,11 +83,3 @@ def weight_bytes(
         head=head,
         small=small * rest,
     )
-
-
-def adapter_parameters(model: Architecture, target_names: tuple[str, ...], rank: int) -> int:
-    """Return the parameters of LoRA matrices of that rank on those linears, all layers."""
-    widths = sum(
-        linear.in_features + linear.out_features for linear in model.linears if linear.name in target_names
-    )
-    return model.num_layers * rank * widths

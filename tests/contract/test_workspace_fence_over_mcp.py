@@ -20,6 +20,12 @@ FENCES: tuple[Any, ...] = tuple(get_args(fence)[1] for fence in (WorkspacePath, 
 UNFENCED = {
     "evals.run: model",  # the name of a model on a server, not a file
     "deploy.serve: adapters",  # NAME=PATH: its own check fences the part after the sign, see below
+    "economics.compare: api_model",  # names of models in a price table, and where a price was read
+    "economics.compare: prices.model",
+    "economics.compare: prices.source",
+    "decide.recommend: costs.api_model",
+    "decide.recommend: costs.prices.model",
+    "decide.recommend: costs.prices.source",
 }
 PATH_WORDS = re.compile(
     r"(^|_)(path|file|folder|dir|directory|model|adapter|data|dataset|gguf|checkpoint|out|output|into|source"

@@ -1,1 +1,0 @@
-"""Parts of the compute planner that need torch."""
