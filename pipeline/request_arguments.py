@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn, get_args, get_origin
 
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from pipeline.core.errors import InvalidInputError
 from pipeline.core.operation import Operation
@@ -87,7 +88,7 @@ def _help(field: FieldInfo) -> str:
     text = field.description or ""
     if choices := _choices(field.annotation):
         text += f" One of: {', '.join(choices)}."
-    if not field.is_required() and field.default not in (None, "", ()):
+    if not field.is_required() and field.default not in (None, "", (), PydanticUndefined):
         text += f" (default: {field.default})"
     return text.replace("%", "%%")
 

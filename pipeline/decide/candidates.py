@@ -27,7 +27,7 @@ class KnownModel(Part):
     model: str
     """Hub id."""
     registry_id: str
-    """Id of the same shapes for `vram estimate`."""
+    """Id of the same shapes for the model registry."""
     architecture: str
     """Class in its config.json."""
     licence: str

@@ -51,7 +51,7 @@ class DecideRecommendRequest(Request):
     is_commercial: bool = True
     """The licence must allow commercial use."""
     gpu: str = Field(default="T4", min_length=1)
-    """GPU to train on, an id of `vram estimate`; default: a free Colab's."""
+    """GPU to train on, an id of `vram quantizations`; default: a free Colab's."""
     costs: CostFacts
     """Money: the API, serving and training."""
     out: WorkspacePath | None = None

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from pipeline.operations import OPERATIONS
+from pipeline.operations import GROUP_SUMMARIES, OPERATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = [
@@ -16,14 +16,13 @@ TEXTS = [
     *(ROOT / name for name in ("README.md", "AGENTS.md", "Makefile")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
-COMMAND = re.compile(r"\bllmops ([a-z]+) ([a-z][a-z-]*)")
-QUOTED = re.compile(r"`([^`\n]+)`")
+# A group that exists makes it a command and not prose ("llmops is ...").
+COMMAND = re.compile(rf"\bllmops ({'|'.join(GROUP_SUMMARIES)}) ([a-z][a-z_-]*)")
 
 
 def commands_in(path: Path) -> set[str]:
-    text = path.read_text(encoding="utf-8")
-    spans = [*QUOTED.findall(text), *(line for line in text.splitlines() if line.startswith("llmops "))]
-    return {f"{group}.{verb.replace('-', '_')}" for span in spans for group, verb in COMMAND.findall(span)}
+    found = COMMAND.findall(path.read_text(encoding="utf-8"))
+    return {f"{group}.{verb.replace('-', '_')}" for group, verb in found}
 
 
 def test_every_command_named_in_code_and_documents_exists() -> None:
