@@ -264,7 +264,8 @@ def test_a_truncated_model_is_named_as_damaged_and_leaves_no_process(
         cut.write_bytes(whole[:size])
         with pytest.raises(IntegrityError, match="cannot be loaded"):
             start_server(make_spec(cut), timeout_seconds=60)
-    assert psutil.Process().children() == before
+    # Children of earlier tests may end meanwhile; what counts is that none was added.
+    assert [child for child in psutil.Process().children() if child not in before] == []
 
 
 def test_a_template_that_does_not_compile_is_an_error_with_the_log(
