@@ -121,6 +121,7 @@ GROUP_SUMMARIES: dict[str, str] = {
     "quickstart": "the whole chain, from weights to a served agent",
     "doctor": "is this machine ready?",
     "models": "base models",
+    "data": "inspect, validate, preview, convert, clean, split, report",
     "synth": "make conversations with exact ground truth",
     "train": "fine-tune",
     "evals": "measure, with intervals",

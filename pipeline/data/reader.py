@@ -1,0 +1,186 @@
+"""Read JSON Lines files of any size as bytes: plain, gzip or zstd, one line at a time, never the whole file.
+
+Lines end at LF only (U+2028, U+0085 and a lone CR are text); one CR before the LF and a BOM at the start of the file are
+taken away. A line over the limit is skipped without being held in memory and reported. Does not look into the lines.
+"""
+
+import gzip
+import stat
+import zlib
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, cast
+
+from pipeline.core.errors import InvalidInputError
+from pipeline.core.extras import require
+
+MAX_LINE_BYTES = 64 << 20
+BLOCK_BYTES = 1 << 20
+BOM = b"\xef\xbb\xbf"
+BLANKS = b" \t\r"
+_SNIFF_BYTES = 4096
+_MAGIC_NUMBERS = {
+    b"PAR1": "a Parquet file",
+    b"ARROW1": "an Arrow file",
+    b"PK\x03\x04": "a zip archive",
+    b"\x89PNG": "a PNG picture",
+    b"%PDF": "a PDF document",
+    b"BZh": "a bzip2 file",
+    b"\xfd7zXZ": "an xz file",
+    b"SQLite format 3": "an SQLite database",
+    b"\x7fELF": "a program",
+    b"GGUF": "a GGUF model",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+    b"{\0": "UTF-16 text",
+    b"\0{": "UTF-16 text",
+}
+
+
+class Line(NamedTuple):
+    """One physical line that is not blank."""
+
+    number: int
+    """Position in the file, from 1, blank lines counted."""
+    raw: bytes
+    """Content without the line end; the first bytes only when there is a problem."""
+    problem: str = ""
+    """Error code when the line could not be read (``line_too_long``)."""
+
+
+class Block(NamedTuple):
+    """Some whole lines in one piece."""
+
+    raw: bytes
+    """The lines with their ends; the last of a file may lack its LF."""
+    problem: str = ""
+    """As in :class:`Line`; the block is then the first bytes of one line."""
+
+
+def read_lines(path: Path, *, max_line_bytes: int = MAX_LINE_BYTES) -> Generator[Line]:
+    """Yield the lines of a file that are not blank.
+
+    Raises:
+        InvalidInputError: If it is no readable text file, its compression is damaged, or it changes meanwhile.
+    """
+    with open_source(path) as stream:
+        number = 0
+        for block in read_blocks(stream, max_line_bytes):
+            if block.problem:
+                number += 1
+                yield Line(number, block.raw, block.problem)
+                continue
+            lines = block.raw.split(b"\n")
+            if not lines[-1]:
+                lines.pop()
+            for raw in lines:
+                number += 1
+                if raw.strip(BLANKS):
+                    yield Line(number, raw.removesuffix(b"\r"))
+
+
+def read_blocks(stream: BinaryIO, max_line_bytes: int = MAX_LINE_BYTES) -> Generator[Block]:
+    """Yield a stream in blocks of whole lines, a BOM at its start taken away."""
+    held: list[bytes] = []
+    held_bytes = 0
+    is_too_long = False
+    is_first = True
+    while chunk := stream.read(BLOCK_BYTES):
+        if is_first:
+            chunk, is_first = chunk.removeprefix(BOM), False
+        end = chunk.rfind(b"\n") + 1
+        if end:
+            first_end = chunk.find(b"\n") + 1
+            if is_too_long or held_bytes + first_end > max_line_bytes:
+                yield Block(b"".join(held)[:_SNIFF_BYTES], "line_too_long")
+                held, is_too_long = [], False
+                whole = chunk[first_end:end]
+            else:
+                whole = b"".join([*held, chunk[:end]])
+            if whole:
+                yield Block(whole)
+            held, held_bytes = [chunk[end:]], len(chunk) - end
+        elif not is_too_long:
+            held.append(chunk)
+            held_bytes += len(chunk)
+            if held_bytes > max_line_bytes:
+                held, is_too_long = held[:1], True
+    if is_too_long or held_bytes > max_line_bytes:
+        yield Block(b"".join(held)[:_SNIFF_BYTES], "line_too_long")
+    elif held_bytes:
+        yield Block(b"".join(held))
+
+
+@contextmanager
+def open_source(path: Path) -> Generator[BinaryIO]:
+    """Open a regular file for reading, through gzip or zstd when its first bytes say so.
+
+    Raises:
+        InvalidInputError: If it cannot be used, is damaged, or is another file or content at the end of the block.
+    """
+    before = _describe(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(_SNIFF_BYTES)
+            _refuse_binary(path, head)
+            file.seek(0)
+            yield _decompress(file, head)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise _damaged(path, str(error)) from error
+    except OSError as error:
+        raise InvalidInputError(
+            f"{path} cannot be read: {error.strerror or error}", hint="Check its permissions and its disk."
+        ) from error
+    if _describe(path) != before:
+        raise InvalidInputError(
+            f"{path} changed while it was read", hint="Wait until nothing writes to it, then run again."
+        )
+
+
+def compression(path: Path) -> str:
+    """Return ``gzip``, ``zstd`` or an empty text."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    return "gzip" if head[:2] == b"\x1f\x8b" else "zstd" if head == b"\x28\xb5\x2f\xfd" else ""
+
+
+def _describe(path: Path) -> tuple[int, int, int]:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise InvalidInputError(
+            f"{path} cannot be opened: {error.strerror or error}", hint="Check the name."
+        ) from error
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file"
+        raise InvalidInputError(f"{path} is {kind}", hint="Name one JSON Lines file.")
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _refuse_binary(path: Path, head: bytes) -> None:
+    for magic, kind in _MAGIC_NUMBERS.items():
+        if head.startswith(magic):
+            raise InvalidInputError(
+                f"{path} is {kind}, not JSON Lines", hint="Export it as UTF-8 JSON Lines, one object a line."
+            )
+    is_compressed = head[:2] == b"\x1f\x8b" or head[:4] == b"\x28\xb5\x2f\xfd"
+    if b"\0" in head and not is_compressed and not head.removeprefix(BOM).lstrip().startswith(b"{"):
+        raise InvalidInputError(f"{path} is a binary file", hint="Name a JSON Lines file.")
+
+
+def _decompress(file: BinaryIO, head: bytes) -> BinaryIO:
+    if head[:2] == b"\x1f\x8b":
+        return cast("BinaryIO", gzip.GzipFile(fileobj=file))
+    if head[:4] == b"\x28\xb5\x2f\xfd":
+        require("zstandard", extra="data")
+        import zstandard
+
+        return cast("BinaryIO", zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
+    return file
+
+
+def _damaged(path: Path, reason: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"{path} is damaged: {reason}", hint="Copy or compress it again; what follows is lost."
+    )
