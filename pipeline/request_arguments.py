@@ -87,8 +87,10 @@ def _help(field: FieldInfo) -> str:
     text = field.description or ""
     if choices := _choices(field.annotation):
         text += f" One of: {', '.join(choices)}."
-    if not field.is_required() and field.default not in (None, "", ()):
-        text += f" (default: {field.default})"
+    default = None if field.is_required() else field.get_default(call_default_factory=True, validated_data={})
+    if default not in (None, "", (), []):
+        shown = ",".join(map(str, default)) if isinstance(default, list | tuple) else default
+        text += f" (default: {shown})"
     return text.replace("%", "%%")
 
 

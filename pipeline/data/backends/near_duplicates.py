@@ -1,0 +1,224 @@
+# pyright: basic
+"""Search for equal and nearly equal rows: MinHash by datasketch, bands joined by DuckDB, every pair verified exactly.
+
+128 permutations over xxh32 hashes of the shingles, 25 bands of 5: a pair at the threshold 0.8 is a candidate with
+probability 1 - (1 - 0.8^5)^25 = 0.99995 (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, 3.4). Candidates are
+decided by :func:`pipeline.data.deduplicate.find_similarity`. All state is in files below one folder.
+"""
+
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from datasketch import MinHash
+from xxhash import xxh32_intdigest
+
+from pipeline.data.backends.work_tables import WorkTables, digest_columns
+from pipeline.data.deduplicate import MIN_SHINGLES, Fingerprint, Turns, find_similarity
+
+NUM_PERMUTATIONS = 128
+NUM_BANDS, BAND_HASHES = 25, 5
+_BATCH_ROWS = 4096
+_WALK_ROWS = 20_000
+_VERIFY_ROWS = 1024
+_HASH_SLACK = 0.02  # two shingles of a row may share a 32-bit hash; the exact decision comes after
+_MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd: Knuth, TAOCP 3, 6.4
+
+
+class Repeat(NamedTuple):
+    """A row that says nearly what an earlier, kept row says."""
+
+    row: int
+    kept: int
+    similarity: float
+
+
+class DuplicateSearch:
+    """Collects fingerprints row by row, then finds equal and similar rows among them; rows count from 0."""
+
+    def __init__(self, tables: WorkTables, threshold: float, *, within_labels: bool) -> None:
+        self.threshold = threshold
+        self.num_rows = 0
+        self._within_labels = within_labels
+        self._tables = tables
+        self._tables.run('CREATE TABLE digests ("row" UINTEGER, high UBIGINT, low UBIGINT)')
+        self._tables.run('CREATE TABLE keys ("row" UINTEGER, key UBIGINT)')
+        self._tables.run('CREATE TABLE repeats ("row" UINTEGER, first UINTEGER)')
+        self._turns = _Records(tables.folder / "turns")
+        self._hashes = _Records(tables.folder / "hashes")
+        self._batch: list[tuple[Fingerprint, list[int]]] = []
+        self._left_out = -1
+
+    def add(self, fingerprint: Fingerprint) -> None:
+        """Take the next row."""
+        hashes = [xxh32_intdigest(shingle.encode("utf-8")) for shingle in fingerprint.shingles]
+        self._turns.append(fingerprint.turns.pack())
+        self._hashes.append(np.unique(np.array(hashes, dtype=np.uint32)).tobytes())
+        self._batch.append((fingerprint, hashes))
+        self.num_rows += 1
+        if len(self._batch) == _BATCH_ROWS:
+            self._store_batch()
+
+    def finish(self) -> None:
+        """Say that all rows are in."""
+        self._store_batch()
+        self._turns.finish()
+        self._hashes.finish()
+
+    def find_equal(self) -> Generator[tuple[int, int]]:
+        """Yield each row that equals an earlier one, with the first such row; :meth:`walk` then leaves it out."""
+        self._tables.run(
+            'INSERT INTO repeats SELECT "row", first FROM ('
+            '  SELECT "row", min("row") OVER (PARTITION BY high, low) AS first FROM digests'
+            ') WHERE "row" <> first'
+        )
+        yield from self._tables.stream('SELECT "row", first FROM repeats ORDER BY "row"')
+
+    def leave_out(self, row: int) -> None:
+        """Say during :meth:`walk` that the row just visited is no candidate for later rows."""
+        self._left_out = row
+
+    def walk(self) -> Generator[tuple[int, np.ndarray]]:
+        """Visit in order all rows that share a band with another row; yield each with its earlier candidates."""
+        tables = self._tables
+        tables.run(
+            "CREATE OR REPLACE TABLE buckets AS SELECT key, row_number() OVER () - 1 AS bucket,"
+            "  (sum(size) OVER (ROWS UNBOUNDED PRECEDING) - size)::BIGINT AS start"
+            '  FROM (SELECT key, count(*) AS size FROM keys ANTI JOIN repeats USING ("row")'
+            "        GROUP BY key HAVING count(*) > 1)"
+        )
+        tables.run(
+            'CREATE OR REPLACE TABLE entries AS SELECT "row", bucket, start FROM keys'
+            '  ANTI JOIN repeats USING ("row") JOIN buckets USING (key) ORDER BY "row"'
+        )
+        # Each bucket has its stretch of `members`, filled from `start` as its rows are visited.
+        members = _new_array(self._tables.folder / "members.bin", tables.count("entries"))
+        filled = _new_array(self._tables.folder / "filled.bin", tables.count("buckets"))
+        for first in range(0, self.num_rows, _WALK_ROWS):
+            found = tables.columns(
+                'SELECT "row", bucket, start FROM entries'
+                f' WHERE "row" >= {first} AND "row" < {first + _WALK_ROWS} ORDER BY "row"'
+            )
+            rows, edges = np.unique(found["row"], return_index=True)
+            stops = np.append(edges[1:], len(found["row"]))
+            for row, low, high in zip(rows.tolist(), edges.tolist(), stops.tolist(), strict=True):
+                buckets, starts = found["bucket"][low:high], found["start"][low:high]
+                counts = filled[buckets]
+                yield row, _gather(members, starts, counts)
+                if self._left_out != row:
+                    members[starts + counts] = row
+                    filled[buckets] = counts + 1
+
+    def matches(self, row: int, candidates: np.ndarray) -> Generator[tuple[int, float]]:
+        """Yield the candidates that are near-duplicates of the row, with their exact similarity, in order."""
+        mine = self._hashes.read(row).view(np.uint32)
+        turns: Turns | None = None
+        for first in range(0, len(candidates), _VERIFY_ROWS):
+            for candidate in self._likely(mine, candidates[first : first + _VERIFY_ROWS]).tolist():
+                turns = turns or self._read_turns(row)
+                similarity = find_similarity(turns, self._read_turns(candidate), self.threshold)
+                if similarity is not None:
+                    yield candidate, similarity
+
+    def find_near(self, on_row: Callable[[int], None]) -> Generator[Repeat]:
+        """Yield each row that is a near-duplicate of an earlier row which is kept itself: the first such row."""
+        for row, candidates in self.walk():
+            on_row(row)
+            match = next(self.matches(row, candidates), None)
+            if match is not None:
+                self.leave_out(row)
+                yield Repeat(row, *match)
+
+    def _likely(self, mine: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        """Return the candidates whose hashed shingles are about similar enough, all compared at once."""
+        bar = self.threshold - _HASH_SLACK
+        sizes = self._hashes.sizes(candidates) // mine.itemsize
+        close = np.minimum(sizes, len(mine)) >= bar * np.maximum(sizes, len(mine))
+        candidates, sizes = candidates[close], sizes[close]
+        if not len(candidates):
+            return candidates
+        theirs = np.concatenate([self._hashes.read(row).view(np.uint32) for row in candidates.tolist()])
+        places = np.minimum(np.searchsorted(mine, theirs), len(mine) - 1)
+        starts = np.cumsum(sizes) - sizes
+        common = np.add.reduceat((mine[places] == theirs).astype(np.int64), starts)
+        return candidates[common >= bar * (sizes + len(mine) - common)]
+
+    def _read_turns(self, row: int) -> Turns:
+        return Turns.unpack(self._turns.read(row).tobytes())
+
+    def _store_batch(self) -> None:
+        if not self._batch:
+            return
+        batch, self._batch = self._batch, []
+        rows = np.arange(self.num_rows - len(batch), self.num_rows, dtype=np.uint32)
+        digests = digest_columns([fingerprint.exact for fingerprint, _ in batch], "high", "low")
+        self._tables.insert("digests", {"row": rows, **digests})
+        long = [i for i, (_, hashes) in enumerate(batch) if len(hashes) >= MIN_SHINGLES]
+        if not long:
+            return
+        labels = [batch[i][0].label if self._within_labels else bytes(16) for i in long]
+        keys = band_keys(sign([batch[i][1] for i in long]), digest_columns(labels, "label")["label"])
+        self._tables.insert(
+            "keys", {"row": np.repeat(rows[long], NUM_BANDS), "key": np.ascontiguousarray(keys).reshape(-1)}
+        )
+
+
+def sign(hashes: list[list[int]]) -> np.ndarray:
+    """Return the MinHash signature of each list of 32-bit shingle hashes, a row each."""
+    # The shingles are hashed already (the verification needs the hashes too), so that datasketch's hash is `int`.
+    signatures = MinHash.generator(hashes, num_perm=NUM_PERMUTATIONS, hashfunc=int)
+    return np.stack([signature.hashvalues for signature in signatures])
+
+
+def band_keys(signatures: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return one 64-bit number per row and band: equal for equal labels and hashes, else as good as never."""
+    bands = signatures[:, : NUM_BANDS * BAND_HASHES].astype(np.uint64).reshape(-1, NUM_BANDS, BAND_HASHES)
+    keys = (labels[:, None] ^ np.arange(1, NUM_BANDS + 1, dtype=np.uint64)[None, :]) * _MIX
+    for position in range(BAND_HASHES):
+        keys = (keys ^ (keys >> np.uint64(29)) ^ bands[:, :, position]) * _MIX
+    return keys ^ (keys >> np.uint64(32))
+
+
+def _gather(members: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    pieces = [
+        members[start : start + count]
+        for start, count in zip(starts.tolist(), counts.tolist(), strict=True)
+        if count
+    ]
+    return np.unique(np.concatenate(pieces)) if pieces else np.empty(0, dtype=np.uint32)
+
+
+def _new_array(path: Path, length: int) -> np.ndarray:
+    """Return zeros in a file, so that the system may take their memory away."""
+    return np.asarray(np.memmap(path, dtype=np.uint32, mode="w+", shape=(max(length, 1),)))
+
+
+class _Records:
+    """Byte strings of any length in a file, appended in order and read by number."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._content: BinaryIO = path.with_suffix(".bin").open("wb")
+        self._ends: BinaryIO = path.with_suffix(".ends").open("wb")
+        self._length = 0
+        self._bytes = self._starts = np.empty(0, dtype=np.uint8)
+
+    def append(self, record: bytes) -> None:
+        self._content.write(record)
+        self._ends.write(self._length.to_bytes(8, "little"))
+        self._length += len(record)
+
+    def finish(self) -> None:
+        self._ends.write(self._length.to_bytes(8, "little"))
+        self._content.close()
+        self._ends.close()
+        if self._length:
+            self._bytes = np.asarray(np.memmap(self._path.with_suffix(".bin"), dtype=np.uint8, mode="r"))
+        self._starts = np.asarray(np.memmap(self._path.with_suffix(".ends"), dtype="<u8", mode="r"))
+
+    def read(self, number: int) -> np.ndarray:
+        return self._bytes[int(self._starts[number]) : int(self._starts[number + 1])]
+
+    def sizes(self, numbers: np.ndarray) -> np.ndarray:
+        return (self._starts[numbers + 1] - self._starts[numbers]).astype(np.int64)
