@@ -46,6 +46,11 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Execute the tool calls of a data file again and report rows whose results differ.",
     ),
     CatalogueEntry(
+        "data.preview",
+        "pipeline.data.preview:DATA_PREVIEW",
+        "Show the exact training text of rows with the trained tokens marked, and what the chat template loses.",
+    ),
+    CatalogueEntry(
         "train.run", "pipeline.train.run:TRAIN_RUN", "Fine-tune a base model on tool-calling conversations."
     ),
     CatalogueEntry(

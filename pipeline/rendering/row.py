@@ -40,8 +40,8 @@ class EncodedRow:
     """Token ids of the text."""
     labels: list[int]
     """Token ids to learn, IGNORED elsewhere; same length."""
-    trained_ranges: list[tuple[int, int]]
-    """Where the trained tokens stand in the text, as character positions [start, end)."""
+    offsets: list[tuple[int, int]]
+    """Where each token stands in the text, as character positions [start, end)."""
     problems: tuple[TurnProblem, ...]
     """Empty when the row says what its conversation says."""
 
@@ -49,3 +49,14 @@ class EncodedRow:
     def num_trained_tokens(self) -> int:
         """Tokens with a label."""
         return sum(label != IGNORED for label in self.labels)
+
+    def trained_ranges(self) -> list[tuple[int, int]]:
+        """Return the stretches of text that are trained on, as character positions [start, end)."""
+        ranges: list[tuple[int, int]] = []
+        was_trained = False
+        for label, (start, end) in zip(self.labels, self.offsets, strict=True):
+            is_trained = label != IGNORED
+            if is_trained:
+                ranges.append((ranges.pop()[0] if was_trained else start, end))
+            was_trained = is_trained
+        return ranges

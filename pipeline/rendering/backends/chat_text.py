@@ -82,10 +82,8 @@ class ChatEncoder:
     ) -> EncodedRow:
         ids, offsets, spans = found
         labels = [IGNORED] * len(ids)
-        ranges: list[Range] = []
         for first, last in (_token_range(offsets, span) for span in spans if span is not None):
             labels[first:last] = ids[first:last]
-            ranges.append((offsets[first][0], offsets[last - 1][1]))
         turns = [turn for turn, message in enumerate(messages) if message["role"] == "assistant"]
         if len(spans) == len(turns) and None not in spans:
 
@@ -107,7 +105,7 @@ class ChatEncoder:
                     f"{sum(s is not None for s in spans)} trained spans)",
                 )
             ]
-        return EncodedRow(text, ids, labels, ranges, tuple(problems))
+        return EncodedRow(text, ids, labels, offsets, tuple(problems))
 
     def _render(self, messages: Sequence[dict[str, Any]], tools: Any, *, prompt: bool = False) -> str:
         text: Any = self.tokenizer.apply_chat_template(

@@ -11,15 +11,24 @@ from transformers import PreTrainedTokenizerBase
 
 from pipeline.core.errors import InvalidInputError
 from pipeline.rendering.backends.chat_text import ChatEncoder, to_template
-from pipeline.rendering.row import EncodedRow
 from pipeline.train.job import TrainExample
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """What training keeps of a row."""
+
+    token_ids: list[int]
+    """Token ids of the whole conversation."""
+    labels: list[int]
+    """Token ids to learn, IGNORED elsewhere; same length."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedRows:
     """All rows of one file."""
 
-    rows: list[EncodedRow]
+    rows: list[TokenRow]
     """Rows inside max_length."""
     num_too_long: int
     """Rows left out because they are longer than max_length."""
@@ -38,7 +47,8 @@ def encode_rows(
         InvalidInputError: If assistant turns cannot be told apart, or the template drops or alters a turn.
     """
     encoder = ChatEncoder(tokenizer)
-    rows: list[EncodedRow] = []
+    rows: list[TokenRow] = []
+    num_trained = 0
     too_long = 0
     for example in examples:
         row = encoder.encode(to_template(example.messages), example.tools)
@@ -50,10 +60,11 @@ def encode_rows(
         if len(row.token_ids) > max_length:
             too_long += 1
         else:
-            rows.append(row)
+            rows.append(TokenRow(row.token_ids, row.labels))
+            num_trained += row.num_trained_tokens
     return EncodedRows(
         rows=rows,
         num_too_long=too_long,
         num_tokens=sum(len(row.token_ids) for row in rows),
-        num_trained_tokens=sum(row.num_trained_tokens for row in rows),
+        num_trained_tokens=num_trained,
     )

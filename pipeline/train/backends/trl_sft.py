@@ -22,8 +22,7 @@ from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsag
 from pipeline.core.errors import InvalidInputError, OperationFailedError
 from pipeline.core.files import write_json
 from pipeline.core.progress import Progress
-from pipeline.rendering.row import EncodedRow
-from pipeline.train.backends.encode import EncodedRows, encode_rows
+from pipeline.train.backends.encode import EncodedRows, TokenRow, encode_rows
 from pipeline.train.backends.fast_layers import fuse_lora, register_attention
 from pipeline.train.backends.prefix import SUPPORTED_MODEL_TYPES, PrefixCollator, predicted_loss
 from pipeline.train.backends.sampler import MixedLengthSampler
@@ -208,7 +207,7 @@ def _arguments(job: TrainJob, num_rows: int, device_type: str, dtype: torch.dtyp
 
 
 def _dataset(encoded: EncodedRows) -> Dataset:
-    def column(row: EncodedRow) -> dict[str, Any]:
+    def column(row: TokenRow) -> dict[str, Any]:
         return {"input_ids": row.token_ids, "labels": row.labels, "length": len(row.token_ids)}
 
     return Dataset.from_list([column(row) for row in encoded.rows])
