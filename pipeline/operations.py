@@ -51,6 +51,11 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Show the exact training text of rows with the trained tokens marked, and what the chat template loses.",
     ),
     CatalogueEntry(
+        "data.convert",
+        "pipeline.data.convert:DATA_CONVERT",
+        "Convert rows between OpenAI messages, ShareGPT and Alpaca without loss.",
+    ),
+    CatalogueEntry(
         "train.run", "pipeline.train.run:TRAIN_RUN", "Fine-tune a base model on tool-calling conversations."
     ),
     CatalogueEntry(
