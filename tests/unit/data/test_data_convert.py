@@ -97,7 +97,7 @@ def test_alpaca_comes_back_with_its_input_where_it_was(row: dict[str, Any], thro
 @given(message_rows())
 def test_alpaca_takes_a_row_whole_or_refuses_it(row: dict[str, Any]) -> None:
     has_tools = any(m["role"] == "tool" for m in row["messages"])
-    if has_tools or row["messages"][0]["content"] == "" and row["messages"][0]["role"] == "system":
+    if has_tools or (row["messages"][0]["content"] == "" and row["messages"][0]["role"] == "system"):
         with pytest.raises(RowError, match=r"Alpaca") as caught:
             convert_row(row, "alpaca")
         assert caught.value.code == "not_expressible"
