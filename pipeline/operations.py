@@ -56,6 +56,21 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Convert rows between OpenAI messages, ShareGPT and Alpaca without loss.",
     ),
     CatalogueEntry(
+        "data.clean",
+        "pipeline.data.clean:DATA_CLEAN",
+        "Drop repeated and unusable rows of a data file, tidy the rest, and list every drop with its reason.",
+    ),
+    CatalogueEntry(
+        "data.split",
+        "pipeline.data.split:DATA_SPLIT",
+        "Divide a data file into train, validation and test so that nothing similar is on two sides.",
+    ),
+    CatalogueEntry(
+        "data.decontaminate",
+        "pipeline.data.decontaminate:DATA_DECONTAMINATE",
+        "Find what a training file shares with a test file: equal rows, near-duplicates, 8-grams, copied answers.",
+    ),
+    CatalogueEntry(
         "train.run", "pipeline.train.run:TRAIN_RUN", "Fine-tune a base model on tool-calling conversations."
     ),
     CatalogueEntry(

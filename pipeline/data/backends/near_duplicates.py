@@ -15,6 +15,7 @@ from datasketch import MinHash
 from xxhash import xxh32_intdigest
 
 from pipeline.data.backends.work_tables import WorkTables, digest_columns
+from pipeline.data.clusters import DisjointSets
 from pipeline.data.deduplicate import MIN_SHINGLES, Fingerprint, Turns, find_similarity
 
 NUM_PERMUTATIONS = 128
@@ -129,6 +130,17 @@ class DuplicateSearch:
             if match is not None:
                 self.leave_out(row)
                 yield Repeat(row, *match)
+
+    def link(self, sets: DisjointSets, on_row: Callable[[int], None]) -> None:
+        """Join the sets of all rows that are equal or near-duplicates, whichever came first."""
+        for row, first in self.find_equal():
+            sets.union(row, first)
+        for row, candidates in self.walk():
+            on_row(row)
+            mine = sets.find(row)
+            apart = [candidate for candidate in candidates.tolist() if sets.find(candidate) != mine]
+            for candidate, _ in self.matches(row, np.array(apart, dtype=np.uint32)):
+                sets.union(row, candidate)
 
     def _likely(self, mine: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """Return the candidates whose hashed shingles are about similar enough, all compared at once."""

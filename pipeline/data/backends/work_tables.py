@@ -7,7 +7,7 @@ DuckDB spills to the folder when a join outgrows its memory. Text never comes he
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import duckdb
 import numpy as np
@@ -55,7 +55,7 @@ class WorkTables:
 
     def columns(self, query: str) -> dict[str, np.ndarray]:
         """Return the whole answer of a query as columns."""
-        return self._connection.execute(query).fetchnumpy()
+        return cast("dict[str, np.ndarray]", self._connection.execute(query).fetchnumpy())
 
     def stream(self, query: str) -> Generator[tuple[Any, ...]]:
         """Yield the rows of an answer without holding them all; one stream at a time does not disturb statements."""
