@@ -10,7 +10,9 @@ from pathlib import Path
 
 from pydantic import Field
 
+from pipeline.core import refs
 from pipeline.core.errors import InvalidInputError
+from pipeline.core.extras import require
 from pipeline.core.files import open_atomic
 from pipeline.core.operation import Operation, Part, Request, Result
 from pipeline.core.paths import WorkspacePath, WorkspaceRef, is_confined, resolve_path, shown_path
@@ -27,7 +29,8 @@ class DataCleanRequest(Request):
     file: WorkspacePath = Field(min_length=1)
     """JSON Lines file in any of the three formats."""
     out: WorkspacePath | None = None
-    """File for the rows that stay; default is NAME.clean.jsonl beside the input. Drops go to NAME.drops.jsonl."""
+    """File for the rows that stay; default is NAME.clean.jsonl beside the input. The drops are
+    listed beside it in NAME.clean.drops.jsonl, or in the run when it is a dry one."""
     steps: list[Step] = list(STEPS)
     """Which steps to take; they run in this order."""
     threshold: float = Field(default=DEFAULT_THRESHOLD, ge=0.5, le=1)
@@ -159,7 +162,12 @@ def _check_paths(source: Path, out: Path, drops: Path) -> None:
 
 
 def _choose_counter(request: DataCleanRequest) -> Callable[[str], int]:
-    return estimate_tokens
+    if request.tokenizer is None or "length" not in request.steps:
+        return estimate_tokens
+    require("tokenizers", extra="data")
+    from pipeline.data.backends.token_counts import load_counter
+
+    return load_counter(refs.resolve_path(request.tokenizer))
 
 
 def _write_drops(path: Path, rows: CleanedRows) -> tuple[dict[str, int], list[CleanDrop]]:

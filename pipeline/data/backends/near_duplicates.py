@@ -102,7 +102,7 @@ class DuplicateSearch:
                 f' WHERE "row" >= {first} AND "row" < {first + _WALK_ROWS} ORDER BY "row"'
             )
             rows, edges = np.unique(found["row"], return_index=True)
-            stops = np.append(edges[1:], len(found["row"]))
+            stops = np.append(edges, len(found["row"]))[1:]
             for row, low, high in zip(rows.tolist(), edges.tolist(), stops.tolist(), strict=True):
                 buckets, starts = found["bucket"][low:high], found["start"][low:high]
                 counts = filled[buckets]
