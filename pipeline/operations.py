@@ -56,6 +56,11 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Convert rows between OpenAI messages, ShareGPT and Alpaca without loss.",
     ),
     CatalogueEntry(
+        "data.pii",
+        "pipeline.data.pii:DATA_PII",
+        "Report personal data in every text of a file, or replace it by consistent surrogates.",
+    ),
+    CatalogueEntry(
         "data.clean",
         "pipeline.data.clean:DATA_CLEAN",
         "Drop repeated and unusable rows of a data file, tidy the rest, and list every drop with its reason.",
