@@ -46,6 +46,11 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Execute the tool calls of a data file again and report rows whose results differ.",
     ),
     CatalogueEntry(
+        "data.validate",
+        "pipeline.data.validate:DATA_VALIDATE",
+        "Check every row of a conversation file and explain each broken one by line, place and remedy.",
+    ),
+    CatalogueEntry(
         "data.preview",
         "pipeline.data.preview:DATA_PREVIEW",
         "Show the exact training text of rows with the trained tokens marked, and what the chat template loses.",
@@ -74,6 +79,11 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "data.decontaminate",
         "pipeline.data.decontaminate:DATA_DECONTAMINATE",
         "Find what a training file shares with a test file: equal rows, near-duplicates, 8-grams, copied answers.",
+    ),
+    CatalogueEntry(
+        "data.report",
+        "pipeline.data.report:DATA_REPORT",
+        "Write a data report: accuracy, consistency, coverage, diversity, leakage, personal data, tokens and cost.",
     ),
     CatalogueEntry(
         "train.run", "pipeline.train.run:TRAIN_RUN", "Fine-tune a base model on tool-calling conversations."

@@ -8,6 +8,7 @@ Checks shapes and types, with the path of what is wrong. Order of turns, calls a
 ``rules.py``; bytes and JSON that of ``strict_json.py``.
 """
 
+import re
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ Format = Literal["messages", "sharegpt", "alpaca"]
 _FORMAT_FIELDS = {"messages", "conversations", "instruction", "tools"}
 ALPACA_FIELDS = ("instruction", "input", "output", "system", "history")
 
+_CALL_PART = re.compile(r"(\.tool_calls\[(\d+)\])(\.(?:name|arguments).*)", re.DOTALL)
 _OPENAI_ROLES: dict[str, Role] = {role: role for role in ("system", "user", "assistant", "tool")}
 _SHAREGPT_ROLES: dict[str, Role] = {
     **_OPENAI_ROLES,
@@ -107,6 +109,41 @@ def parse_conversation(row: dict[str, Any]) -> Conversation:
         own_fields = set[str]()
     extra = {key: value for key, value in row.items() if key not in own_fields | _FORMAT_FIELDS}
     return Conversation(messages, parse_tools(row, may_be_flat=format_ != "messages"), format_, extra)
+
+
+def locate_turn(row: dict[str, Any], conversation: Conversation, turn: int, part: str) -> str:
+    """Return where a part of a message stands in the row it was read from.
+
+    Args:
+        row: As parsed.
+        conversation: What was read from it.
+        turn: Index of the message.
+        part: Path below the message, as in ``.tool_calls[0].arguments``; empty for all of it.
+    """
+    num_messages = len(conversation.messages)
+    if conversation.format == "alpaca":
+        has_system = conversation.messages[0].role == "system"
+        names = {
+            num_messages - 1: "output",
+            num_messages - 2: "instruction",
+            **({0: "system"} if has_system else {}),
+        }
+        pair, side = divmod(turn - has_system, 2)
+        return names.get(turn, f"history[{pair}][{side}]")
+    field = "messages" if conversation.format == "messages" else "conversations"
+    turns: list[dict[str, Any]] = row[field]
+    index = turn - (num_messages - len(turns))
+    if not turns:
+        return field
+    if index < 0:
+        return "system"
+    written = turns[index]
+    if part == ".content" or (part and "tool_calls" not in written and "tool_call_id" not in written):
+        part = part if "role" in written else ".value"
+    if found := _CALL_PART.match(part):
+        has_function = "function" in written["tool_calls"][int(found[2])]
+        part = f"{found[1]}{'.function' if has_function else ''}{found[3]}"
+    return f"{field}[{index}]{part}"
 
 
 def detect_format(row: dict[str, Any]) -> Format:

@@ -5,6 +5,7 @@ taken away. A line over the limit is skipped without being held in memory and re
 """
 
 import gzip
+import io
 import stat
 import zlib
 from collections.abc import Generator
@@ -64,9 +65,9 @@ def read_lines(path: Path, *, max_line_bytes: int = MAX_LINE_BYTES) -> Generator
     Raises:
         InvalidInputError: If it is no readable text file, its compression is damaged, or it changes meanwhile.
     """
-    with open_source(path) as stream:
+    with open_source(path) as source:
         number = 0
-        for block in read_blocks(stream, max_line_bytes):
+        for block in read_blocks(source.stream, max_line_bytes):
             if block.problem:
                 number += 1
                 yield Line(number, block.raw, block.problem)
@@ -80,15 +81,26 @@ def read_lines(path: Path, *, max_line_bytes: int = MAX_LINE_BYTES) -> Generator
                     yield Line(number, raw.removesuffix(b"\r"))
 
 
-def read_blocks(stream: BinaryIO, max_line_bytes: int = MAX_LINE_BYTES) -> Generator[Block]:
-    """Yield a stream in blocks of whole lines, a BOM at its start taken away."""
+class Source(NamedTuple):
+    """An open file."""
+
+    stream: BinaryIO
+    """What to read: the content, uncompressed."""
+    file: BinaryIO
+    """The file itself; its position tells how far reading is."""
+    is_compressed: bool
+    """By gzip or zstd."""
+
+
+def read_blocks(stream: "BinaryIO | Window", max_line_bytes: int = MAX_LINE_BYTES) -> Generator[Block]:
+    """Yield a stream in blocks of whole lines, a BOM at the start of the file taken away."""
     held: list[bytes] = []
     held_bytes = 0
     is_too_long = False
-    is_first = True
+    is_start = stream.tell() == 0
     while chunk := stream.read(BLOCK_BYTES):
-        if is_first:
-            chunk, is_first = chunk.removeprefix(BOM), False
+        if is_start:
+            chunk, is_start = chunk.removeprefix(BOM), False
         end = chunk.rfind(b"\n") + 1
         if end:
             first_end = chunk.find(b"\n") + 1
@@ -113,7 +125,7 @@ def read_blocks(stream: BinaryIO, max_line_bytes: int = MAX_LINE_BYTES) -> Gener
 
 
 @contextmanager
-def open_source(path: Path) -> Generator[BinaryIO]:
+def open_source(path: Path) -> Generator[Source]:
     """Open a regular file for reading, through gzip or zstd when its first bytes say so.
 
     Raises:
@@ -125,7 +137,8 @@ def open_source(path: Path) -> Generator[BinaryIO]:
             head = file.read(_SNIFF_BYTES)
             _refuse_binary(path, head)
             file.seek(0)
-            yield _decompress(file, head)
+            stream = _decompress(file, head)
+            yield Source(stream, file, is_compressed=stream is not file)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise _damaged(path, str(error)) from error
     except OSError as error:
@@ -138,11 +151,34 @@ def open_source(path: Path) -> Generator[BinaryIO]:
         )
 
 
-def compression(path: Path) -> str:
-    """Return ``gzip``, ``zstd`` or an empty text."""
-    with path.open("rb") as file:
-        head = file.read(4)
-    return "gzip" if head[:2] == b"\x1f\x8b" else "zstd" if head == b"\x28\xb5\x2f\xfd" else ""
+class Window:
+    """Part of an open file, from its present position to ``stop``, readable like a file."""
+
+    def __init__(self, file: BinaryIO, stop: int) -> None:
+        self._file, self._stop = file, stop
+
+    def tell(self) -> int:
+        """Return the position in the whole file."""
+        return self._file.tell()
+
+    def read(self, num_bytes: int) -> bytes:
+        """Read up to a number of bytes, none beyond the end of the window."""
+        return self._file.read(max(0, min(num_bytes, self._stop - self._file.tell())))
+
+
+def find_line_ranges(file: BinaryIO, range_bytes: int) -> Generator[tuple[int, int]]:
+    """Yield start and stop of pieces of about a size that together are the file; each stops after an LF."""
+    size = file.seek(0, io.SEEK_END)
+    start = 0
+    while start < size:
+        stop = file.seek(min(start + range_bytes, size) - 1)
+        while chunk := file.read(BLOCK_BYTES):
+            if (end := chunk.find(b"\n") + 1) > 0:
+                stop += end
+                break
+            stop += len(chunk)
+        yield start, stop
+        start = stop
 
 
 def _describe(path: Path) -> tuple[int, int, int]:

@@ -84,7 +84,9 @@ def parse_json_text(text: str) -> Any:
         raise _describe(error, text) from error
     except RecursionError as error:
         raise json_error("too_deep", f"brackets are nested more than {MAX_DEPTH} levels deep") from error
-    _check_depth_and_text(value)
+    # The walk is dear; without such an escape and with few brackets there is nothing that it could find.
+    if "\\ud" in text or "\\uD" in text or text.count("[") + text.count("{") > MAX_DEPTH:
+        _check_depth_and_text(value)
     return value
 
 
@@ -143,11 +145,16 @@ def parse_embedded(text: str, path: str, code: str) -> Any:
         raise RowError(code, path, f"not strict JSON: {error.message}", fix=error.fix) from error
 
 
-def echo(value: object) -> str:
+def echo(value: object, max_characters: int = MAX_ECHO) -> str:
     """Return a quoted piece of the row that is short and safe to show."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    cut = text[:MAX_ECHO] + ("..." if len(text) > MAX_ECHO else "")
-    return f'"{_UNSHOWABLE.sub("?", cut)}"'
+    return f'"{cut(text, max_characters)}"'
+
+
+def cut(text: str, max_characters: int) -> str:
+    """Return the start of a text with control, bidirectional and invisible characters replaced."""
+    shown = text if len(text) <= max_characters else text[: max_characters - 3] + "..."
+    return _UNSHOWABLE.sub("?", shown)
 
 
 def json_error(code: str, message: str) -> RowError:

@@ -130,10 +130,10 @@ def _parse_call(call: Any, path: str, *, may_be_flat: bool) -> ToolCall:
 
 def _parse_arguments(arguments: Any, path: str) -> dict[str, Any]:
     if isinstance(arguments, str):
-        arguments = parse_embedded(arguments, path, "invalid_arguments")
+        arguments = parse_embedded(arguments, path, "arguments_not_json")
     if not is_object(arguments):
         raise RowError(
-            "invalid_arguments",
+            "arguments_not_object",
             path,
             f"arguments are {type_name(arguments)}, not an object",
             fix='Write the arguments as a JSON object in a string, "{}" when there are none.',

@@ -1,0 +1,24 @@
+"""Child process of ``check.py``: reads ``start stop`` lines, answers each with a pickled outcome, ends with its input."""
+
+import gc
+import json
+import pickle
+import sys
+from pathlib import Path
+
+from pipeline.data.check import RowChecker, check_range
+
+
+def main() -> None:
+    """Serve until standard input closes."""
+    options = json.loads(sys.argv[1])
+    checker = RowChecker(allow_final_calls=options["allow_final_calls"])
+    gc.disable()  # rows hold no cycles
+    for request in sys.stdin.buffer:
+        start, stop = map(int, request.split())
+        pickle.dump(check_range(Path(options["path"]), start, stop, checker), sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()
