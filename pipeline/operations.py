@@ -71,6 +71,11 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Drop repeated and unusable rows of a data file, tidy the rest, and list every drop with its reason.",
     ),
     CatalogueEntry(
+        "data.clean_shards",
+        "pipeline.data.clean_shards:DATA_CLEAN_SHARDS",
+        "Clean all data files of a folder as one data set, in several processes, with the rules of data clean.",
+    ),
+    CatalogueEntry(
         "data.split",
         "pipeline.data.split:DATA_SPLIT",
         "Divide a data file into train, validation and test so that nothing similar is on two sides.",

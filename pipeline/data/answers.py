@@ -10,17 +10,23 @@ import itertools
 import tempfile
 from array import array
 from collections.abc import Generator, Iterable
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import msgspec
-import xxhash
+from xxhash import xxh3_64_intdigest as digest
 
-from pipeline.core.messages import Message, Tool, ToolCall
+from pipeline.core.messages import Role, Tool
+from pipeline.data.turns import Reading
 
 HELD_TURNS = 100_000
 _NUM_PARTITIONS = 256
+_encode = msgspec.json.Encoder(order="sorted").encode
+ROLE_SEEDS: dict[Role, int] = {"system": 1, "user": 2, "assistant": 4, "tool": 8}
+"""A turn's fingerprint is the 64-bit xxh3 of its text with the fingerprint of what precedes, xor this, as seed."""
+ASSISTANT_SEED = ROLE_SEEDS["assistant"]
 _PARTITION_SHIFT = 56  # the top eight bits of a fingerprint
 
 
@@ -33,40 +39,38 @@ class Contradiction(NamedTuple):
     """The row whose answer came first."""
 
 
-def fingerprint(role: str, text: str, prefix: int) -> int:
-    """Return the fingerprint of a turn that follows ``prefix`` (xxh3, 64 bits)."""
-    return xxhash.xxh3_64_intdigest(f"{role}\n{text}".encode(), prefix)
-
-
 def tools_fingerprint(tools: Iterable[Tool]) -> int:
     """Return where the fingerprints of conversations with these tools start."""
-    return xxhash.xxh3_64_intdigest(msgspec.json.encode(list(tools), order="sorted"))
+    return digest(_encode(list(tools)))
 
 
-def turn_text(content: str | None, calls: Iterable[tuple[str, dict[str, object]]]) -> str:
+def turn_text(content: str | None, calls: Iterable[tuple[str, dict[str, Any]]]) -> str:
     """Return what a turn says, calls as name and arguments in one spelling; their ids say nothing."""
     spoken = [content or ""]
     spoken += [
-        f"{name} {msgspec.json.encode(arguments, order='sorted').decode()}" for name, arguments in calls
+        f"{call.name} {msgspec.json.encode(call.arguments, order='sorted').decode()}" for call in calls
     ]
     return "\x1e".join(spoken)
 
 
-def note_answers(
-    messages: Iterable[Message], tools: Iterable[Tool], line: int, answers: "array[int]"
-) -> None:
-    """Note every assistant turn of a conversation."""
-    prefix = tools_fingerprint(tools)
-    for message in messages:
-        text = turn_text(message.content, map(_name_and_arguments, message.tool_calls))
-        answer = fingerprint(message.role, text, prefix)
-        if message.role == "assistant":
+def note_answers(reading: Reading, line: int, answers: "array[int]") -> None:
+    """Note every assistant turn of a row."""
+    prefix = tools_fingerprint(reading.tools)
+    for turn in reading.turns:
+        text = (
+            turn_text(turn.content, [call[:2] for call in turn.calls]) if turn.calls else turn.content or ""
+        )
+        answer = digest(text.encode(), prefix ^ ROLE_SEEDS[turn.role])
+        if turn.role == "assistant":
             answers.extend((prefix, answer, line))
         prefix = answer
 
 
-def _name_and_arguments(call: ToolCall) -> tuple[str, dict[str, object]]:
-    return call.name, call.arguments
+def sort_by_line(answers: "array[int]") -> "array[int]":
+    """Return notes in the order of their lines."""
+    values = iter(answers)
+    notes = sorted(zip(values, values, values, strict=True), key=itemgetter(2))
+    return array("Q", itertools.chain.from_iterable(notes))
 
 
 class AnswerIndex:

@@ -16,19 +16,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Self
+
+from msgspec import Struct
 
 from pipeline.core.errors import OperationFailedError
-from pipeline.data.answers import note_answers
+from pipeline.data.answers import note_answers, sort_by_line
 from pipeline.data.fast_path import FastPath
 from pipeline.data.reader import BLANKS, Block, Source, Window, find_line_ranges, read_blocks
-from pipeline.data.rules import check_row, find_ignored_fields
+from pipeline.data.rules import find_ignored_fields, read_right_row
 from pipeline.data.strict_json import RowError, json_error, parse_row
 
 RANGE_BYTES = 16 << 20
 
 
-class FoundError(NamedTuple):
+class FoundError(Struct):
     """A broken row."""
 
     line: int
@@ -70,26 +72,32 @@ class RowChecker:
         lines = block.raw.split(b"\n")
         if not lines[-1]:
             lines.pop()
-        is_certain = self._fast_path.is_certain if self._fast_path else _is_never_certain
-        answers, num_blank, before = outcome.answers, 0, outcome.num_lines
-        for line, raw in enumerate(lines, start=before + 1):
-            if not is_certain(raw, line, answers):
-                if raw.strip(BLANKS):
-                    self._check_slowly(raw, line, outcome)
-                else:
-                    num_blank += 1
-        outcome.num_lines = before + len(lines)
+        first_line = outcome.num_lines + 1
+        answers: array[int] = array("Q")
+        uncertain = (
+            self._fast_path.find_uncertain(lines, first_line, answers)
+            if self._fast_path
+            else list(enumerate(lines, start=first_line))
+        )
+        num_noted, num_blank = len(answers), 0
+        for line, raw in uncertain:
+            if raw.strip(BLANKS):
+                self._check_slowly(raw, line, outcome, answers)
+            else:
+                num_blank += 1
+        outcome.answers.extend(answers if len(answers) == num_noted else sort_by_line(answers))
+        outcome.num_lines += len(lines)
         outcome.num_rows += len(lines) - num_blank
 
-    def _check_slowly(self, raw: bytes, line: int, outcome: Outcome) -> None:
+    def _check_slowly(self, raw: bytes, line: int, outcome: Outcome, answers: "array[int]") -> None:
         try:
             row = parse_row(raw.removesuffix(b"\r"))
-            conversation = check_row(row, allow_final_calls=self._allow_final_calls)
+            reading = read_right_row(row, allow_final_calls=self._allow_final_calls)
         except RowError as error:
             _add_error(outcome, line, error)
             return
         outcome.ignored_fields.update(find_ignored_fields(row))
-        note_answers(conversation.messages, conversation.tools, line, outcome.answers)
+        note_answers(reading, line, answers)
 
 
 def check_source(
@@ -173,7 +181,3 @@ class _Workers:
 
 def _add_error(outcome: Outcome, line: int, error: RowError) -> None:
     outcome.errors.append(FoundError(line, error.code, error.path, error.message, error.fix))
-
-
-def _is_never_certain(*_: Any) -> bool:
-    return False

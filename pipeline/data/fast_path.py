@@ -1,19 +1,21 @@
 """The quick verdict: True means that a row is certainly right; anything else is for the slow path to decide.
 
 A row is decoded into closed types by msgspec, so that every field it knows has the right type and is strict JSON.
-Repeated keys and unknown fields would escape that; they are found by counting: a JSON object has two quotation marks
-for every key and every text, so when the line has exactly as many as the decoded row accounts for, there is no key
+Repeated keys and unknown fields would escape that; they are found by counting: a line has two quotation marks for every
+key and every text and those inside the texts, so when it has exactly as many as the decoded row explains, it holds no key
 besides those that were decoded. ``tests/unit/data/test_data_paths_agree.py`` holds both paths against each other.
 """
 
 from array import array
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
-from pipeline.data.answers import fingerprint, tools_fingerprint, turn_text
+from pipeline.core.messages import Role
+from pipeline.data.answers import ASSISTANT_SEED, ROLE_SEEDS, digest, tools_fingerprint, turn_text
 from pipeline.data.backends.json_schema import load_schema
 from pipeline.data.quick_schema import Check
 from pipeline.data.rules import has_text
@@ -22,11 +24,11 @@ from pipeline.data.tool_fields import parse_tools
 
 _MAX_TOOL_LISTS = 1024
 _MAX_BRACKETS = 400
-_UNCERTAIN = -(1 << 40)  # makes any count of texts wrong
-_SAFE_INTEGER = 1 << 63
+_UNCERTAIN = -(1 << 40)  # makes any count of quotation marks wrong
+_LARGE = 1 << 63
+_NO_RAW = Raw(b"")
 _PLAIN_VALUES = {b"null", b"true", b"false"}
-_PLAIN_TYPES = {int, float, bool, type(None)}
-_SPEAKERS = {
+_SPEAKERS: dict[str, Role] = {
     "human": "user",
     "user": "user",
     "gpt": "assistant",
@@ -47,7 +49,7 @@ class _Call(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class _Message(Struct, forbid_unknown_fields=True, gc=False):
-    role: Literal["system", "user", "assistant", "tool"]
+    role: Role
     content: str | None
     tool_calls: list[_Call] | UnsetType | None = UNSET
     tool_call_id: str | UnsetType | None = UNSET
@@ -67,7 +69,7 @@ class _Row(Struct, gc=False):
     output: str | None = None
     system: str | None = None
     history: None = None
-    tools: Raw = Raw(b"")
+    tools: Raw = _NO_RAW
     tool_set: str | None = None
 
 
@@ -77,19 +79,26 @@ _READ_FIELDS = {item.encode_name for item in msgspec.structs.fields(_Row)}
 class _Tools(NamedTuple):
     """What a declaration of tools comes to."""
 
-    num_texts: int
-    """Keys and texts in it, its own key included."""
+    num_quotes: int
+    """Quotation marks in it, those of its key included."""
     fingerprint: int
     checks: dict[str, Check]
+    are_named: bool
+    """They are those of a tool set, whose calls can be executed."""
+
+
+_NO_TOOLS = _Tools(0, tools_fingerprint(()), {}, are_named=False)
 
 
 class _Spoken(NamedTuple):
     """What was read from a row."""
 
-    num_texts: int
-    """Keys and texts of its turns, the key that holds them included."""
-    turns: list[tuple[str, str]]
-    """Role and text, as fingerprinted."""
+    num_quotes: int
+    """Quotation marks around the keys and texts of its turns, and inside the arguments of calls."""
+    role_seeds: Sequence[int]
+    """Who speaks, as fingerprinted."""
+    texts: list[str]
+    """What they say, as fingerprinted."""
 
 
 class FastPath:
@@ -101,37 +110,53 @@ class FastPath:
         self._decode_top = msgspec.json.Decoder(dict[str, Raw]).decode
         self._tools: dict[tuple[bytes, str | None, bool], _Tools | None] = {}
 
-    def is_certain(self, raw: bytes, line: int, answers: "array[int]") -> bool:
-        """Tell whether a line is certainly a right row, and if so note its answers (see ``answers.py``)."""
+    def find_uncertain(
+        self, lines: list[bytes], first_line: int, answers: "array[int]"
+    ) -> list[tuple[int, bytes]]:
+        """Return the lines that are not certainly right rows; note the answers of those that are (``answers.py``)."""
+        uncertain: list[tuple[int, bytes]] = []
+        for line, raw in enumerate(lines, start=first_line):
+            num_noted = len(answers)
+            if not self._is_certain(raw, line, answers):
+                del answers[num_noted:]
+                uncertain.append((line, raw))
+        return uncertain
+
+    def _is_certain(self, raw: bytes, line: int, answers: "array[int]") -> bool:
         try:
             row = self._decode(raw)
-            tools = self._load_tools(row)
-            spoken = None if tools is None else self._read_turns(row, tools)
+            has_tools = row.tools is not _NO_RAW or row.tool_set is not None
+            tools = self._load_tools(row) if has_tools else _NO_TOOLS
+            spoken = self._read_turns(row, tools) if tools else None
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return False
         if tools is None or spoken is None:
             return False
-        num_texts = spoken.num_texts + tools.num_texts + (0 if row.tool_set is None else 2)
-        if raw.count(b'"') != 2 * num_texts and not self._accounts_for(raw, num_texts):
+        num_unexplained = raw.count(b'"') - spoken.num_quotes - tools.num_quotes
+        if num_unexplained and not self._explains(raw, row, num_unexplained):
             return False
         prefix = tools.fingerprint
-        for role, text in spoken.turns:
-            answer = fingerprint(role, text, prefix)
-            if role == "assistant":
+        for seed, text in zip(spoken.role_seeds, spoken.texts):  # noqa: B905 - of one length, and this is the hot loop
+            if not (
+                "0" <= text < "\x7f" or has_text(text)
+            ):  # most texts start with a letter, which can be seen
+                return False
+            answer = digest(text.encode(), prefix ^ seed)
+            if seed == ASSISTANT_SEED:
                 answers.extend((prefix, answer, line))
             prefix = answer
         return True
 
     def _read_turns(self, row: _Row, tools: _Tools) -> _Spoken | None:
-        """Return the turns of a row, or None when not all of them are certainly right."""
-        is_alpaca = row.instruction is not None
-        if (row.messages is not None) + (row.conversations is not None) + is_alpaca != 1:
+        """Return the turns of a row, or None when their order, calls and results are not certainly right."""
+        turns, messages = row.conversations, row.messages
+        if (messages is not None) + (turns is not None) + (row.instruction is not None) != 1:
             return None
-        if row.conversations is not None:
-            return _read_sharegpt(row, row.conversations)
-        if row.messages is not None:
-            may_end_open = self._allow_final_calls or (row.tool_set is not None and not tools.num_texts)
-            return _MessageReader(tools.checks).read(row.messages, may_end_open=may_end_open)
+        if turns is not None:
+            return _read_sharegpt(turns, row.system)
+        if messages is not None:
+            may_end_open = self._allow_final_calls or tools.are_named
+            return _read_messages(messages, tools.checks, may_end_open=may_end_open)
         return _read_alpaca(row)
 
     def _load_tools(self, row: _Row) -> _Tools | None:
@@ -142,36 +167,35 @@ class FastPath:
             self._tools[key] = _make_tools(*key)
         return self._tools[key]
 
-    def _accounts_for(self, raw: bytes, num_texts: int) -> bool:
-        """Tell whether a line has no key or text besides those counted and those of harmless unknown fields."""
-        if b"\\" in raw and _count_texts(raw) == num_texts:
-            return True
-        for key, value in self._decode_top(raw).items():
-            num_texts += _count_added(key, bytes(value))
-        return _count_texts(raw) == num_texts
+    def _explains(self, raw: bytes, row: _Row, num_unexplained: int) -> bool:
+        """Tell whether further quotation marks are those inside the texts and of harmless other fields."""
+        if row.messages is None:  # in messages they were counted while reading
+            texts = [turn.value for turn in row.conversations or ()]
+            texts += [text for text in (row.instruction, row.input, row.output, row.system) if text]
+            num_unexplained -= sum(text.count('"') for text in texts)
+        if num_unexplained:
+            for key, value in self._decode_top(raw).items():
+                num_unexplained -= _count_quotes(key, bytes(value))
+        return not num_unexplained
 
 
-def _count_texts(raw: bytes) -> int:
-    """Return the number of keys and texts in valid JSON: half its quotation marks, escaped ones left out."""
-    return (raw.count(b'"') - raw.replace(b"\\\\", b"").count(b'\\"')) // 2
-
-
-def _count_added(key: str, value: bytes) -> int:
-    """Return how many keys and texts a field adds to those that were read."""
+def _count_quotes(key: str, value: bytes) -> int:
+    """Return how many quotation marks a top-level field adds to those that were explained."""
     if key in _READ_FIELDS:
-        return 1 if value == b"null" and key != "tools" else 0  # what is null was not counted
+        return 2 if value == b"null" and key != "tools" else 0  # the key of what is null was not counted
+    key_quotes = 2 + key.count('"')
     try:
         if value[:1] == b'"':
             msgspec.json.decode(value, type=str)
-            return 2
-        if value in _PLAIN_VALUES or (len(value) < 18 and value.isdigit()):
-            return 1
-        if value.count(b"[") + value.count(b"{") > _MAX_BRACKETS:
+        elif value in _PLAIN_VALUES or (len(value) < 18 and value.isdigit()):
+            return key_quotes
+        elif value.count(b"[") + value.count(b"{") > _MAX_BRACKETS:
             return _UNCERTAIN
-        parse_json(value)
+        else:
+            parse_json(value)
     except (msgspec.MsgspecError, UnicodeDecodeError, RowError):
         return _UNCERTAIN
-    return 1 + _count_texts(value)
+    return key_quotes + value.count(b'"')
 
 
 def _make_tools(raw: bytes, tool_set: str | None, may_be_flat: bool) -> _Tools | None:
@@ -186,126 +210,158 @@ def _make_tools(raw: bytes, tool_set: str | None, may_be_flat: bool) -> _Tools |
     if any(schema.schema_problem for schema in schemas.values()):
         return None
     checks = {name: schema.is_certainly_valid for name, schema in schemas.items()}
-    return _Tools(1 + _count_texts(raw) if raw else 0, tools_fingerprint(tools), checks)
+    num_quotes = 2 + raw.count(b'"') if raw else 0
+    num_quotes += _field_quotes(tool_set)
+    return _Tools(num_quotes, tools_fingerprint(tools), checks, are_named=bool(tool_set) and not raw)
 
 
-def _read_sharegpt(row: _Row, turns: list[_Turn]) -> _Spoken | None:
-    spoken = [(_SPEAKERS[turn.speaker], turn.value) for turn in turns]
-    num_texts = 4 * len(turns) + 1
-    if row.system is not None:
-        num_texts += 2
-        if row.system:
-            spoken.insert(0, ("system", row.system))
-    return _accept_plain(num_texts, spoken)
+def _field_quotes(text: str | None) -> int:
+    return 0 if text is None else 4
+
+
+def _read_sharegpt(turns: list[_Turn], system: str | None) -> _Spoken | None:
+    speakers = [turn.speaker for turn in turns]
+    texts = [turn.value for turn in turns]
+    if system:
+        speakers.insert(0, "system")
+        texts.insert(0, system)
+    seeds = _plain_seeds(tuple(speakers))
+    return _Spoken(8 * len(turns) + 2 + _field_quotes(system), seeds, texts) if seeds else None
 
 
 def _read_alpaca(row: _Row) -> _Spoken | None:
-    if row.instruction is None or row.output is None:
+    if row.instruction is None or row.output is None or not has_text(row.instruction):
         return None
     question = f"{row.instruction}\n{row.input}" if row.input else row.instruction
-    spoken = [("user", question), ("assistant", row.output)]
+    num_quotes = 8 + _field_quotes(row.input) + _field_quotes(row.system)
     if row.system:
-        spoken.insert(0, ("system", row.system))
-    return _accept_plain(4 + 2 * (row.input is not None) + 2 * (row.system is not None), spoken)
-
-
-def _accept_plain(num_texts: int, spoken: list[tuple[str, str]]) -> _Spoken | None:
-    if not _is_plain_order(tuple([role for role, _ in spoken])):
-        return None
-    for _, text in spoken:
-        if not (text[:1].isalnum() or has_text(text)):
-            return None
-    return _Spoken(num_texts, spoken)
+        return _Spoken(
+            num_quotes, _plain_seeds(("system", "user", "assistant")), [row.system, question, row.output]
+        )
+    return _Spoken(num_quotes, _plain_seeds(("user", "assistant")), [question, row.output])
 
 
 @lru_cache(maxsize=1024)
-def _is_plain_order(roles: tuple[str, ...]) -> bool:
-    rest = roles[1:] if roles[:1] == ("system",) else roles
-    return len(rest) >= 2 and len(rest) % 2 == 0 and rest == ("user", "assistant") * (len(rest) // 2)
+def _plain_seeds(speakers: tuple[str, ...]) -> tuple[int, ...]:
+    """Return the role seeds of speakers that alternate as they should, else nothing."""
+    roles: list[Role] = [_SPEAKERS[speaker] for speaker in speakers]
+    rest = roles[1:] if roles[:1] == ["system"] else roles
+    is_right = rest and rest == ["user", "assistant"] * (len(rest) // 2)
+    return tuple(ROLE_SEEDS[role] for role in roles) if is_right else ()
 
 
-class _MessageReader:
-    """Walks the turns of one OpenAI row."""
+def _read_messages(
+    messages: list[_Message], checks: dict[str, Check], *, may_end_open: bool
+) -> _Spoken | None:
+    shape: list[Role | int] = []
+    texts: list[str] = []
+    calls = _Calls(checks)
+    num_quotes = 2
+    for message in messages:
+        content = message.content
+        num_quotes += 6 if content is None else 8 + content.count('"')
+        if message.tool_calls is not UNSET or message.tool_call_id is not UNSET or message.name is not UNSET:
+            step, content = calls.read(message)
+        else:
+            step = message.role
+        if step is None or content is None:
+            return None
+        shape.append(step)
+        texts.append(content)
+    if not calls.are_answered(may_end_open=may_end_open):
+        return None
+    seeds = _ordered_seeds(tuple(shape))
+    return _Spoken(num_quotes + calls.num_quotes, seeds, texts) if seeds else None
+
+
+@lru_cache(maxsize=1024)
+def _ordered_seeds(shape: tuple[Role | int, ...]) -> tuple[int, ...]:
+    """Return the role seeds of turns in the right order, else nothing; a turn with calls is the number of its calls."""
+    previous: Role | int | None = None
+    num_open = 0
+    for step in shape:
+        if step == "tool":
+            num_open -= 1
+        elif num_open or not _may_follow(step, previous):
+            return ()
+        elif isinstance(step, int):
+            num_open = step
+        if num_open < 0:
+            return ()
+        previous = step
+    if previous != "assistant" and not isinstance(previous, int):
+        return ()
+    return tuple(ASSISTANT_SEED if isinstance(step, int) else ROLE_SEEDS[step] for step in shape)
+
+
+def _may_follow(step: Role | int, previous: Role | int | None) -> bool:
+    if step == "system":
+        return previous is None
+    return (step != "user") == (previous in {"user", "tool"})
+
+
+class _Calls:
+    """The calls and results of one row, in order."""
 
     def __init__(self, checks: dict[str, Check]) -> None:
         self._checks = checks
-        self._ids: set[str] = set()
-        self._open_ids: set[object] = set()
-        self._num_texts = 1
+        self._ids: list[str] = []
+        self._answered: list[str] = []
+        self.num_quotes = 0
 
-    def read(self, messages: list[_Message], *, may_end_open: bool) -> _Spoken | None:
-        """Return the turns, or None when not all is certainly right."""
-        spoken: list[tuple[str, str]] = []
-        previous = ""
-        for message in messages:
-            role = message.role
-            is_placed = self._take_result(message) if role == "tool" else self._is_placed(message, previous)
-            text = self._read_text(message) if is_placed else None
-            if text is None:
-                return None
-            spoken.append((role, text))
-            previous = role
-        if previous != "assistant" or (self._open_ids and not may_end_open):
-            return None
-        return _Spoken(self._num_texts, spoken)
+    def read(self, message: _Message) -> tuple[Role | int | None, str | None]:
+        """Take a turn that has more than role and content; return its step in the shape and its text."""
+        calls, answered, name = message.tool_calls, message.tool_call_id, message.name
+        self.num_quotes += 2 * ((calls is not UNSET) + (answered is not UNSET) + (name is not UNSET))
+        if message.role == "tool":
+            if not answered or calls:
+                return None, None
+            self._answered.append(answered)
+            self.num_quotes += 2 if name is UNSET or name is None else 4
+        elif answered or name:
+            return None, None
+        elif calls:
+            return self._read_calls(calls, message.content) if message.role == "assistant" else (None, None)
+        return message.role, message.content
 
-    def _take_result(self, message: _Message) -> bool:
-        if message.tool_call_id not in self._open_ids:
+    def _read_calls(self, calls: list[_Call], content: str | None) -> tuple[int | None, str | None]:
+        read: list[tuple[str, dict[str, Any]]] = []
+        for call in calls:
+            arguments = _read_arguments(call.function.arguments)
+            check = self._checks.get(call.function.name)
+            if arguments is None or check is None or not call.id or not check(arguments):
+                return None, None
+            read.append((call.function.name, arguments))
+            self._ids.append(call.id)
+            self.num_quotes += 18 + call.function.arguments.count('"')
+        is_silent = content is not None and not has_text(content)
+        return (None if is_silent else len(calls)), turn_text(content, read)
+
+    def are_answered(self, *, may_end_open: bool) -> bool:
+        """Tell whether the results come in the order of the calls, all ids being different."""
+        num_answered = len(self._answered)
+        if self._answered != self._ids[:num_answered] or len(set(self._ids)) != len(self._ids):
             return False
-        self._open_ids.discard(message.tool_call_id)
-        self._num_texts += 2
-        if message.name is not UNSET:
-            self._num_texts += 1 if message.name is None else 2
-        return True
-
-    def _is_placed(self, message: _Message, previous: str) -> bool:
-        if self._open_ids or message.name or message.tool_call_id:
-            return False  # an UNSET is false, too
-        self._num_texts += (message.name is None) + (message.tool_call_id is None)
-        if message.role == "assistant":
-            return previous in {"user", "tool"}
-        return previous not in {"user", "tool"} if message.role == "user" else not previous
-
-    def _read_text(self, message: _Message) -> str | None:
-        content, calls = message.content, message.tool_calls
-        self._num_texts += (3 if content is None else 4) + (calls is not UNSET)
-        if content is not None and not (content[:1].isalnum() or has_text(content)):
-            return None
-        if not calls:
-            return content
-        if message.role != "assistant":
-            return None
-        read = [self._read_call(call) for call in calls]
-        whole = [call for call in read if call is not None]
-        return turn_text(content, whole) if len(whole) == len(read) else None
-
-    def _read_call(self, call: _Call) -> tuple[str, dict[str, Any]] | None:
-        name = call.function.name
-        check = self._checks.get(name)
-        if check is None or not call.id or call.id in self._ids:
-            return None
-        self._ids.add(call.id)
-        self._open_ids.add(call.id)
-        self._num_texts += 9
-        arguments = _read_arguments(call.function.arguments)
-        return (name, arguments) if arguments is not None and check(arguments) else None
+        return may_end_open or num_answered == len(self._ids)
 
 
 def _read_arguments(text: str) -> dict[str, Any] | None:
     arguments = msgspec.json.decode(text)
-    if is_object(arguments):
-        num_texts = len(arguments)
-        for value in arguments.values():
-            kind: type[Any] = type(value)
-            if kind is str:
-                num_texts += 1
-            elif kind not in _PLAIN_TYPES or (kind is int and not -_SAFE_INTEGER < value < _SAFE_INTEGER):
-                break
-        else:
-            if text.count('"') == 2 * num_texts:
-                return arguments
+    if is_object(arguments) and text.count('"') == 2 * _count_plain_texts(arguments):
+        return arguments
     try:
         arguments = parse_json_text(text)
     except RowError:
         return None
     return arguments if is_object(arguments) else None
+
+
+def _count_plain_texts(arguments: dict[str, Any]) -> int:
+    """Return the number of keys and texts of an object of plain values within 64 bits, else a wrong number."""
+    num_texts = len(arguments)
+    for value in arguments.values():
+        if isinstance(value, str):
+            num_texts += 1
+        elif isinstance(value, dict | list) or (isinstance(value, int) and not -_LARGE < value < _LARGE):
+            return _UNCERTAIN
+    return num_texts

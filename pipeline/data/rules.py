@@ -1,28 +1,31 @@
-"""What makes a well-shaped conversation right: order of turns, text in every turn, calls and their results.
+"""What makes a well-shaped row right: order of turns, text in every turn, calls and their results.
 
-A function per rule set over the same walk; the first problem counts. Shapes are the matter of ``conversation.py``.
+One walk over the turns; the first problem counts. Shapes are the matter of ``turns.py``.
 """
 
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.core.extras import require
-from pipeline.core.messages import Message, ToolCall
-from pipeline.data.conversation import Conversation, locate_turn, parse_conversation
+from pipeline.core.messages import Tool
+from pipeline.data.conversation import Conversation, to_conversation
 from pipeline.data.strict_json import RowError, echo
+from pipeline.data.tool_fields import Call
+from pipeline.data.turns import Reading, Turn, locate_turn, read_row
 
 if TYPE_CHECKING:
     from pipeline.data.backends.json_schema import ArgumentSchema
 
+    Schemas = dict[str, ArgumentSchema]
+
 _INVISIBLE = re.compile("[\\s\u00ad\u200b-\u200f\u2060\ufeff]*")
-_CONTENT = ".content"
 _READ_FIELDS = {"role", "content", "tool_calls", "tool_call_id", "from", "value"}
 
 
-class _Problem(NamedTuple):
-    """A broken rule, located by turn; the names that the format has for it come later."""
+class Problem(NamedTuple):
+    """A broken rule; where in the turn is named as in OpenAI's format."""
 
     code: str
     part: str
@@ -41,14 +44,24 @@ def check_row(row: dict[str, Any], *, allow_final_calls: bool) -> Conversation:
     Raises:
         RowError: With the first problem.
     """
-    conversation = parse_conversation(row)
-    schemas = _load_schemas(conversation)
-    may_end_open = allow_final_calls or (row.get("tools") is None and row.get("tool_set") is not None)
-    problems = find_problems(conversation.messages, schemas, may_end_open=may_end_open)
-    for turn, problem in problems:
-        path = locate_turn(row, conversation, turn, problem.part)
+    return to_conversation(row, read_right_row(row, allow_final_calls=allow_final_calls))
+
+
+def read_right_row(row: dict[str, Any], *, allow_final_calls: bool) -> Reading:
+    """Do as :func:`check_row` does, without making messages.
+
+    Raises:
+        RowError: With the first problem.
+    """
+    reading = read_row(row)
+    schemas = _load_schemas(reading.tools)
+    is_executable = row.get("tools") is None and row.get("tool_set") is not None
+    found = find_problem(reading.turns, schemas, may_end_open=allow_final_calls or is_executable)
+    if found:
+        index, problem = found
+        path = locate_turn(row, reading, index, problem.part)
         raise RowError(problem.code, path, problem.message, fix=problem.fix)
-    return conversation
+    return reading
 
 
 def has_text(text: str) -> bool:
@@ -56,41 +69,41 @@ def has_text(text: str) -> bool:
     return _INVISIBLE.fullmatch(text) is None
 
 
-def find_problems(
-    messages: tuple[Message, ...], schemas: "dict[str, ArgumentSchema]", *, may_end_open: bool
-) -> Generator[tuple[int, _Problem]]:
-    """Yield the broken rules of a conversation, each with the index of its turn."""
-    results = _Results()
+def find_problem(
+    turns: Sequence[Turn], schemas: "Schemas", *, may_end_open: bool
+) -> tuple[int, Problem] | None:
+    """Return the first broken rule of a conversation and the index of its turn, or None."""
+    calls = _Calls(schemas)
     previous = ""
-    for index, message in enumerate(messages):
-        found = [
-            *results.find_unanswered(message),
-            *_find_misplaced(message, previous),
-            *_find_empty(message),
-            *_find_call_problems(message, schemas, results),
-            *results.find_problems(message),
-        ]
-        yield from ((index, problem) for problem in found)
-        previous = message.role
-    yield from _find_bad_end(messages, results, may_end_open=may_end_open)
+    for index, turn in enumerate(turns):
+        role = turn.role
+        problem = (
+            calls.check_result(turn)
+            if role == "tool"
+            else (calls.find_unanswered() or _check_place(role, previous))
+        ) or _check_text(turn)
+        if problem is None and turn.calls:
+            problem = calls.check(turn.calls)
+        if problem:
+            return index, problem
+        previous = role
+    problem = _check_end(turns, None if may_end_open else calls.find_unanswered())
+    return (max(0, len(turns) - 1), problem) if problem else None
 
 
-def _find_misplaced(message: Message, previous: str) -> Generator[_Problem]:
-    role = message.role
+def _check_place(role: str, previous: str) -> Problem | None:
     if role == "system":
-        if previous:
-            yield _Problem(
-                "misplaced_system", "", "a system turn after the first turn", "Put the one system turn first."
-            )
-    elif role != "tool" and (previous in {"user", "tool"}) != (role == "assistant"):
-        yield _order_problem(role, previous)
-
-
-def _order_problem(role: str, previous: str) -> _Problem:
+        if not previous:
+            return None
+        return Problem(
+            "misplaced_system", "", "a system turn after the first turn", "Put the one system turn first."
+        )
+    if (role == "assistant") == (previous in {"user", "tool"}):
+        return None
     where = (
         f"follows {'an' if previous == 'assistant' else 'a'} {previous} turn" if previous else "comes first"
     )
-    return _Problem(
+    return Problem(
         "role_order",
         "",
         f"the {role} turn {where}",
@@ -98,142 +111,124 @@ def _order_problem(role: str, previous: str) -> _Problem:
     )
 
 
-def _find_empty(message: Message) -> Generator[_Problem]:
-    if message.content is not None and not has_text(message.content):
-        kind = "white space only" if message.content else "empty"
-        hint = " beside calls write null" if message.tool_calls else " or remove the turn"
-        yield _Problem(
-            "empty_content", _CONTENT, f"the {message.role} turn is {kind}", f"Write its text;{hint}."
+def _check_text(turn: Turn) -> Problem | None:
+    if turn.content is None or has_text(turn.content):
+        return None
+    kind = "white space only" if turn.content else "empty"
+    fix = "Write null beside calls." if turn.calls else "Write its text, or remove the turn."
+    return Problem("empty_content", ".content", f"the {turn.role} turn is {kind}", fix)
+
+
+def _check_end(turns: Sequence[Turn], unanswered: Problem | None) -> Problem | None:
+    if not any(turn.role == "assistant" for turn in turns):
+        return Problem(
+            "no_assistant", "", "no assistant turn: nothing to train on", "Add the assistant's answer."
         )
+    if turns[-1].role != "assistant":
+        return Problem(
+            "last_turn",
+            "",
+            f"the last turn is the {turns[-1].role}'s",
+            "End with the assistant's answer, or remove the turn.",
+        )
+    return unanswered
 
 
-def _find_call_problems(
-    message: Message, schemas: "dict[str, ArgumentSchema]", results: "_Results"
-) -> Generator[_Problem]:
-    for position, call in enumerate(message.tool_calls):
-        at = f".tool_calls[{position}]"
-        yield from results.find_id_problems(call, at)
-        schema = schemas.get(call.name)
+class _Calls:
+    """The calls of a conversation, and which of them wait for their results."""
+
+    def __init__(self, schemas: "Schemas") -> None:
+        self._schemas = schemas
+        self._ids: set[str] = set()
+        self._open_ids: list[str] = []
+
+    def check(self, calls: Sequence[Call]) -> Problem | None:
+        """Return what is wrong with the calls of a turn."""
+        for position, call in enumerate(calls):
+            at = f".tool_calls[{position}]"
+            if problem := self._check_id(call, at) or self._check_arguments(call, at):
+                return problem
+        return None
+
+    def _check_id(self, call: Call, at: str) -> Problem | None:
+        if not call.id:
+            return Problem(
+                "missing_call_id", f"{at}.id", "the call has no id", "Give every call an id of its own."
+            )
+        if call.id in self._ids:
+            return Problem(
+                "duplicate_call_id",
+                f"{at}.id",
+                f"two calls have the id {echo(call.id)}",
+                "Give every call an id of its own.",
+            )
+        self._ids.add(call.id)
+        self._open_ids.append(call.id)
+        return None
+
+    def _check_arguments(self, call: Call, at: str) -> Problem | None:
+        schema = self._schemas.get(call.name)
         if schema is None:
-            yield _Problem(
+            return Problem(
                 "undeclared_tool",
                 f"{at}.name",
                 f"no tool {echo(call.name)} is declared",
                 "Declare it in `tools`, or call a tool that is declared.",
             )
-        elif problem := schema.find_problem(call.arguments):
-            yield _Problem(
-                "invalid_schema" if problem.is_schema else "arguments_break_schema",
-                f"{at}.arguments{problem.path}",
-                problem.message,
-                "Correct the arguments, or the tool's schema when the call is right.",
-            )
-
-
-def _find_bad_end(
-    messages: tuple[Message, ...], results: "_Results", *, may_end_open: bool
-) -> Generator[tuple[int, _Problem]]:
-    last = len(messages) - 1
-    if not any(message.role == "assistant" for message in messages):
-        yield (
-            last,
-            _Problem(
-                "no_assistant", "", "no assistant turn: nothing to train on", "Add the assistant's answer."
-            ),
+        problem = schema.find_problem(call.arguments)
+        return problem and Problem(
+            "invalid_schema" if problem.is_schema else "arguments_break_schema",
+            f"{at}.arguments{problem.path}",
+            problem.message,
+            "Correct the arguments, or the tool's schema when the call is right.",
         )
-    elif messages[-1].role != "assistant":
-        yield (
-            last,
-            _Problem(
-                "last_turn",
-                "",
-                f"the last turn is the {messages[-1].role}'s",
-                "End with the assistant's answer, or remove the turn.",
-            ),
-        )
-    elif results.open_ids and not may_end_open:
-        yield last, results.unanswered()
 
-
-class _Results:
-    """Which calls wait for their results."""
-
-    def __init__(self) -> None:
-        self.open_ids: dict[str, None] = {}
-        self._ids: set[str] = set()
-
-    def find_id_problems(self, call: ToolCall, at: str) -> Generator[_Problem]:
-        """Take note of a call; yield what is wrong with its id."""
-        if not call.id:
-            yield _Problem(
-                "missing_call_id", f"{at}.id", "the call has no id", "Give every call an id of its own."
-            )
-        elif call.id in self._ids:
-            yield _Problem(
-                "duplicate_call_id",
-                f"{at}.id",
-                f"two calls have the id {echo(call.id)}",
-                "Give each its own.",
-            )
-        else:
-            self._ids.add(call.id)
-            self.open_ids[call.id] = None
-
-    def find_unanswered(self, message: Message) -> Generator[_Problem]:
-        """Yield a problem when a turn that is no result comes while calls wait."""
-        if message.role != "tool" and self.open_ids:
-            yield self.unanswered()
-            self.open_ids.clear()
-
-    def unanswered(self) -> _Problem:
-        """Return the problem of the first call that waits."""
-        return _Problem(
+    def find_unanswered(self) -> Problem | None:
+        """Return a problem when a call waits for its result."""
+        if not self._open_ids:
+            return None
+        return Problem(
             "unanswered_call",
             "",
-            f"the call {echo(next(iter(self.open_ids)))} has no result",
+            f"the call {echo(self._open_ids[0])} has no result",
             "Add a tool turn with its tool_call_id; --allow-final-calls accepts rows that end with calls.",
         )
 
-    def find_problems(self, message: Message) -> Generator[_Problem]:
-        """Yield what is wrong with a tool result, and take it as the answer to its call."""
-        if message.role != "tool":
-            return
-        answered = message.tool_call_id
+    def check_result(self, turn: Turn) -> Problem | None:
+        """Return what is wrong with a result, or take it as the answer to its call."""
+        answered = turn.tool_call_id
         if not answered:
-            yield _Problem(
+            return Problem(
                 "missing_call_id",
                 ".tool_call_id",
                 "the tool result does not say which call it answers",
                 "Write the id of the call.",
             )
-        elif answered in self.open_ids:
-            del self.open_ids[answered]
-        else:
-            reason = "is answered twice" if answered in self._ids else "does not exist"
-            yield _Problem(
-                "duplicate_result" if answered in self._ids else "unknown_call_id",
-                ".tool_call_id",
-                f"the call {echo(answered)} {reason}",
-                "Put exactly one result after the turn with the call.",
-            )
+        if answered in self._open_ids:
+            self._open_ids.remove(answered)
+            return None
+        is_known = answered in self._ids
+        return Problem(
+            "duplicate_result" if is_known else "unknown_call_id",
+            ".tool_call_id",
+            f"the call {echo(answered)} {'is answered twice' if is_known else 'does not exist'}",
+            "Put exactly one result after the turn with the call.",
+        )
 
 
 @cache
 def _schema_loader() -> "Callable[[dict[str, Any] | None], ArgumentSchema]":
-    require("jsonschema", extra="data")
+    require("jsonschema", "msgspec", extra="data")
     from pipeline.data.backends.json_schema import load_schema
 
     return load_schema
 
 
-def _load_schemas(conversation: Conversation) -> "dict[str, ArgumentSchema]":
-    schemas: dict[str, ArgumentSchema] = {}
-    if not conversation.tools:
-        return schemas
-    load_schema = _schema_loader()
-    for position, tool in enumerate(conversation.tools):
+def _load_schemas(tools: Sequence[Tool]) -> "Schemas":
+    schemas: Schemas = {}
+    for position, tool in enumerate(tools):
         function = tool["function"]
-        schema = load_schema(function.get("parameters"))
+        schema = _schema_loader()(function.get("parameters"))
         if schema.schema_problem:
             raise RowError(
                 "invalid_schema",
@@ -251,6 +246,6 @@ def find_ignored_fields(row: dict[str, Any]) -> list[str]:
     return [
         key
         for turn in turns
-        for key, value in turn.items()
-        if value is not None and key not in _READ_FIELDS and (key != "name" or turn.get("role") != "tool")
+        for key in turn.keys() - _READ_FIELDS
+        if turn[key] is not None and (key != "name" or turn.get("role") != "tool")
     ]

@@ -3,9 +3,9 @@
 Checks shapes only; whether a call names a declared tool and fits its schema is the matter of ``rules.py``.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
-from pipeline.core.messages import Role, Tool, ToolCall
+from pipeline.core.messages import Role, Tool
 from pipeline.data.strict_json import (
     RowError,
     echo,
@@ -19,6 +19,14 @@ from pipeline.data.strict_json import (
 from pipeline.task_api.tools import load_tools
 
 TOOL_SETS = {"task_api": load_tools}
+
+
+class Call(NamedTuple):
+    """One call of a tool."""
+
+    name: str
+    arguments: dict[str, Any]
+    id: str | None
 
 
 def parse_tools(row: dict[str, Any], *, may_be_flat: bool) -> tuple[Tool, ...]:
@@ -83,14 +91,12 @@ def _require_distinct(tools: list[Tool]) -> None:
         names.add(name)
 
 
-def parse_calls(calls: Any, path: str, role: Role, *, may_be_flat: bool) -> tuple[ToolCall, ...]:
-    """Return the calls of a turn; null and an empty array are none.
+def parse_calls(calls: Any, path: str, role: Role, *, may_be_flat: bool) -> tuple[Call, ...]:
+    """Return the calls of a turn.
 
     Raises:
         RowError: If they are malformed, or the turn is not the assistant's.
     """
-    if calls is None or calls == []:
-        return ()
     if role != "assistant":
         raise RowError(
             "misplaced_calls",
@@ -103,7 +109,7 @@ def parse_calls(calls: Any, path: str, role: Role, *, may_be_flat: bool) -> tupl
     return tuple(_parse_call(call, f"{path}[{i}]", may_be_flat=may_be_flat) for i, call in enumerate(calls))
 
 
-def _parse_call(call: Any, path: str, *, may_be_flat: bool) -> ToolCall:
+def _parse_call(call: Any, path: str, *, may_be_flat: bool) -> Call:
     if not is_object(call):
         raise wrong_type(path, "an object", call)
     is_flat = may_be_flat and "function" not in call
@@ -121,7 +127,7 @@ def _parse_call(call: Any, path: str, *, may_be_flat: bool) -> ToolCall:
         raise RowError("invalid_call", f"{at}.name", "the call names no tool", fix="Name a declared tool.")
     arguments = _parse_arguments(function.get("arguments"), f"{at}.arguments")
     identifier = call.get("id")
-    return ToolCall(
+    return Call(
         name=name,
         arguments=arguments,
         id=None if identifier is None else require_text(identifier, f"{path}.id"),
@@ -141,7 +147,7 @@ def _parse_arguments(arguments: Any, path: str) -> dict[str, Any]:
     return arguments
 
 
-def parse_call_text(text: Any, path: str) -> tuple[ToolCall, ...]:
+def parse_call_text(text: Any, path: str) -> tuple[Call, ...]:
     """Read LLaMA-Factory's ``function_call`` turn: the text is one call or an array of calls."""
     parsed = parse_embedded(require_text(text, path), path, "invalid_call")
     calls: list[Any] = parsed if is_array(parsed) and parsed else [parsed]

@@ -5,7 +5,6 @@ Which rules there are: ``strict_json.py`` (bytes), ``conversation.py`` (shapes),
 """
 
 import hashlib
-import json
 import os
 from collections import Counter
 from contextlib import ExitStack
@@ -133,7 +132,7 @@ def validate_file(request: DataValidateRequest) -> DataValidateResult:
         num_valid=totals.num_rows - num_invalid,
         num_invalid=num_invalid,
         errors_by_code=dict(log.errors_by_code.most_common()),
-        errors=[RowProblem(**error._asdict()) for error in log.first],
+        errors=[RowProblem.model_validate(error, from_attributes=True) for error in log.first],
         errors_file=str(log.file) if log.file else None,
         num_contradictions=num_contradictions,
         contradictions=[ContradictionPair(**pair._asdict()) for pair in contradictions],
@@ -166,10 +165,13 @@ class _ErrorLog:
     """Keeps the first errors; once there are more, all of them go to a file that appears when it is complete."""
 
     def __init__(self, checked: Path) -> None:
+        from msgspec import json
+
         digest = hashlib.sha256(str(checked.absolute()).encode()).hexdigest()[:8]
         self._target = Settings.load().runs_dir / "errors" / f"{checked.name}-{digest}.jsonl"
         self._files = ExitStack()
         self._stream: BinaryIO | None = None
+        self._encode_lines = json.Encoder().encode_lines
         self.first: list[FoundError] = []
         self.errors_by_code: Counter[str] = Counter()
 
@@ -188,20 +190,20 @@ class _ErrorLog:
 
     def add(self, errors: "list[FoundError]", lines_before: int) -> None:
         """Take the errors of a piece of the file; their line numbers count from its start."""
-        found = [error._replace(line=error.line + lines_before) for error in errors]
-        self.errors_by_code.update(error.code for error in found)
+        for error in errors:
+            error.line += lines_before
+        self.errors_by_code.update([error.code for error in errors])
         room = MAX_SHOWN_ERRORS - len(self.first)
-        self.first += found[:room]
-        if len(found) > room and self._stream is None:
+        self.first += errors[:room]
+        if len(errors) > room and self._stream is None:
             self._stream = self._files.enter_context(open_atomic(self._target))
             self._write(self.first)
         if self._stream is not None:
-            self._write(found[room:])
+            self._write(errors[room:])
 
     def _write(self, errors: "list[FoundError]") -> None:
         assert self._stream is not None
-        for error in errors:
-            self._stream.write(json.dumps(error._asdict(), ensure_ascii=False).encode() + b"\n")
+        self._stream.write(self._encode_lines(errors))
 
 
 DATA_VALIDATE = Operation(

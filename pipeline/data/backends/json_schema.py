@@ -5,16 +5,15 @@ Two answers from one schema: :meth:`ArgumentSchema.is_certainly_valid` is quick 
 :meth:`ArgumentSchema.find_problem` is ``jsonschema``'s verdict, with words. Nothing is ever fetched for a ``$ref``.
 """
 
-import json
 import re
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import msgspec
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError, best_match
 from jsonschema_specifications import REGISTRY as SPECIFICATIONS
 from referencing.exceptions import Unresolvable
-
 
 from pipeline.data.quick_schema import Check, compile_check
 from pipeline.data.strict_json import cut, echo, is_array, is_object
@@ -75,12 +74,12 @@ class ArgumentSchema:
 
 def load_schema(parameters: dict[str, Any] | None) -> ArgumentSchema:
     """Return the schema of a tool, made once for equal parameters; a tool without any takes what it is given."""
-    return _load(json.dumps(parameters or {}))
+    return _load(msgspec.json.encode(parameters or {}))
 
 
 @lru_cache(maxsize=_NUM_CACHED)
-def _load(parameters_json: str) -> ArgumentSchema:
-    return ArgumentSchema(json.loads(parameters_json))
+def _load(parameters_json: bytes) -> ArgumentSchema:
+    return ArgumentSchema(msgspec.json.decode(parameters_json))
 
 
 def _path(error: ValidationError | SchemaError) -> str:
