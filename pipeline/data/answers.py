@@ -47,9 +47,8 @@ def tools_fingerprint(tools: Iterable[Tool]) -> int:
 def turn_text(content: str | None, calls: Iterable[tuple[str, dict[str, Any]]]) -> str:
     """Return what a turn says, calls as name and arguments in one spelling; their ids say nothing."""
     spoken = [content or ""]
-    spoken += [
-        f"{call.name} {msgspec.json.encode(call.arguments, order='sorted').decode()}" for call in calls
-    ]
+    for name, arguments in calls:
+        spoken += name, _encode(arguments).decode()
     return "\x1e".join(spoken)
 
 

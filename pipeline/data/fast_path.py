@@ -128,12 +128,12 @@ class FastPath:
             has_tools = row.tools is not _NO_RAW or row.tool_set is not None
             tools = self._load_tools(row) if has_tools else _NO_TOOLS
             spoken = self._read_turns(row, tools) if tools else None
+            if tools is None or spoken is None:
+                return False
+            num_unexplained = raw.count(b'"') - spoken.num_quotes - tools.num_quotes
+            if num_unexplained and not self._explains(raw, row, num_unexplained):
+                return False
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return False
-        if tools is None or spoken is None:
-            return False
-        num_unexplained = raw.count(b'"') - spoken.num_quotes - tools.num_quotes
-        if num_unexplained and not self._explains(raw, row, num_unexplained):
             return False
         prefix = tools.fingerprint
         for seed, text in zip(spoken.role_seeds, spoken.texts):  # noqa: B905 - of one length, and this is the hot loop

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from pipeline.core.errors import InvalidInputError
 from pipeline.core.extras import require
@@ -21,6 +21,7 @@ BLOCK_BYTES = 1 << 20
 BOM = b"\xef\xbb\xbf"
 BLANKS = b" \t\r"
 _SNIFF_BYTES = 4096
+_ZSTD_CHUNK_BYTES = 1024  # a kibibyte can stand for 32 MiB of repeated bytes, and it all comes at once
 _MAGIC_NUMBERS = {
     b"PAR1": "a Parquet file",
     b"ARROW1": "an Arrow file",
@@ -209,11 +210,49 @@ def _decompress(file: BinaryIO, head: bytes) -> BinaryIO:
     if head[:2] == b"\x1f\x8b":
         return cast("BinaryIO", gzip.GzipFile(fileobj=file))
     if head[:4] == b"\x28\xb5\x2f\xfd":
+        return cast("BinaryIO", _ZstdReader(file))
+    return file
+
+
+class _ZstdReader:
+    """Reads zstd frames one after the other. Unlike the library's own reader it notices when the last one is cut."""
+
+    def __init__(self, file: BinaryIO) -> None:
         require("zstandard", extra="data")
         import zstandard
 
-        return cast("BinaryIO", zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
-    return file
+        self._file = file
+        self._start_frame = zstandard.ZstdDecompressor().decompressobj
+        self._error = zstandard.ZstdError
+        self._frame: Any = None
+        self._waiting = b""
+        self._position = 0
+
+    def tell(self) -> int:
+        """Return how many bytes have come out."""
+        return self._position
+
+    def read(self, _: int) -> bytes:
+        """Return the next piece, of any size, or nothing at the end.
+
+        Raises:
+            EOFError: If the file is damaged or ends inside a frame.
+        """
+        while raw := self._waiting or self._file.read(_ZSTD_CHUNK_BYTES):
+            self._frame = self._frame or self._start_frame()
+            try:
+                content: bytes = self._frame.decompress(raw)
+            except self._error as error:
+                raise EOFError(str(error)) from error
+            self._waiting = self._frame.unused_data
+            if self._frame.eof:
+                self._frame = None
+            if content:
+                self._position += len(content)
+                return content
+        if self._frame is not None:
+            raise EOFError("the file ends inside a zstd frame")
+        return b""
 
 
 def _damaged(path: Path, reason: str) -> InvalidInputError:
