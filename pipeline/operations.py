@@ -46,6 +46,11 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Execute the tool calls of a data file again and report rows whose results differ.",
     ),
     CatalogueEntry(
+        "data.inspect",
+        "pipeline.data.inspect_file:DATA_INSPECT",
+        "Look into a conversation file: formats, turns, roles, tools, lengths, issues by kind and a few sample rows.",
+    ),
+    CatalogueEntry(
         "data.validate",
         "pipeline.data.validate:DATA_VALIDATE",
         "Check every row of a conversation file and explain each broken one by line, place and remedy.",

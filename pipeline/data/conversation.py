@@ -16,6 +16,7 @@ from pipeline.data.turns import ALPACA_FIELDS, Format, Reading, read_row
 
 __all__ = [
     "ALPACA_FIELDS",
+    "OWN_FIELDS",
     "Conversation",
     "Format",
     "RowError",
@@ -25,11 +26,12 @@ __all__ = [
 ]
 
 _FORMAT_FIELDS = {"messages", "conversations", "instruction", "tools"}
-_OWN_FIELDS: dict[Format, set[str]] = {
+OWN_FIELDS: dict[Format, set[str]] = {
     "messages": _FORMAT_FIELDS,
     "sharegpt": {*_FORMAT_FIELDS, "system"},
     "alpaca": {*_FORMAT_FIELDS, *ALPACA_FIELDS},
 }
+"""Top-level fields that the conversation is made of, by format; those of the other formats can only be null."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def to_conversation(row: dict[str, Any], reading: Reading) -> Conversation:
         )
         for turn in reading.turns
     )
-    own_fields = _OWN_FIELDS[reading.format]
+    own_fields = OWN_FIELDS[reading.format]
     extra = {key: value for key, value in row.items() if key not in own_fields}
     return Conversation(messages, reading.tools, reading.format, extra)
 

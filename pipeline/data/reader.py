@@ -67,19 +67,24 @@ def read_lines(path: Path, *, max_line_bytes: int = MAX_LINE_BYTES) -> Generator
         InvalidInputError: If it is no readable text file, its compression is damaged, or it changes meanwhile.
     """
     with open_source(path) as source:
-        number = 0
-        for block in read_blocks(source.stream, max_line_bytes):
-            if block.problem:
-                number += 1
-                yield Line(number, block.raw, block.problem)
-                continue
-            lines = block.raw.split(b"\n")
-            if not lines[-1]:
-                lines.pop()
-            for raw in lines:
-                number += 1
-                if raw.strip(BLANKS):
-                    yield Line(number, raw.removesuffix(b"\r"))
+        yield from split_lines(source.stream, max_line_bytes)
+
+
+def split_lines(stream: BinaryIO, max_line_bytes: int = MAX_LINE_BYTES) -> Generator[Line]:
+    """Yield the lines of an open stream that are not blank."""
+    number = 0
+    for block in read_blocks(stream, max_line_bytes):
+        if block.problem:
+            number += 1
+            yield Line(number, block.raw, block.problem)
+            continue
+        lines = block.raw.split(b"\n")
+        if not lines[-1]:
+            lines.pop()
+        for raw in lines:
+            number += 1
+            if raw.strip(BLANKS):
+                yield Line(number, raw.removesuffix(b"\r"))
 
 
 class Source(NamedTuple):

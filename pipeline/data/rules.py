@@ -54,6 +54,16 @@ def read_right_row(row: dict[str, Any], *, allow_final_calls: bool) -> Reading:
         RowError: With the first problem.
     """
     reading = read_row(row)
+    check_reading(row, reading, allow_final_calls=allow_final_calls)
+    return reading
+
+
+def check_reading(row: dict[str, Any], reading: Reading, *, allow_final_calls: bool) -> None:
+    """Check the rules of a row that has been read.
+
+    Raises:
+        RowError: With the first problem.
+    """
     schemas = _load_schemas(reading.tools)
     is_executable = row.get("tools") is None and row.get("tool_set") is not None
     found = find_problem(reading.turns, schemas, may_end_open=allow_final_calls or is_executable)
@@ -61,7 +71,6 @@ def read_right_row(row: dict[str, Any], *, allow_final_calls: bool) -> Reading:
         index, problem = found
         path = locate_turn(row, reading, index, problem.part)
         raise RowError(problem.code, path, problem.message, fix=problem.fix)
-    return reading
 
 
 def has_text(text: str) -> bool:

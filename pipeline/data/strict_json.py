@@ -157,6 +157,11 @@ def cut(text: str, max_characters: int) -> str:
     return _UNSHOWABLE.sub("?", shown)
 
 
+def strip_unshowable(text: str) -> str:
+    """Return a text without control, bidirectional and invisible characters."""
+    return _UNSHOWABLE.sub("", text)
+
+
 def json_error(code: str, message: str) -> RowError:
     """Return a problem of the line as a whole."""
     return RowError(code, "", message, fix=FIXES[code])

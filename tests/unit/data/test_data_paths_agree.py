@@ -15,6 +15,7 @@ from pipeline.data.check import Outcome, RowChecker
 from pipeline.data.fast_path import FastPath
 from pipeline.data.quick_schema import compile_check
 from pipeline.data.reader import Block
+from pipeline.data.strict_json import is_array, is_object
 from pipeline.data.validate import DataValidateRequest, validate_file
 
 PARAMETERS = {
@@ -54,7 +55,7 @@ SEEDS: list[dict[str, Any]] = [
     },
     {"instruction": "Add.", "input": "1 2", "output": "3", "system": None, "history": None},
 ]
-VALUES = st.one_of(
+VALUES: st.SearchStrategy[Any] = st.one_of(
     st.sampled_from([
         None, True, 0, 2**64, -1.5, "", " ", "\u200b", "a", '"', "\\", "c1", "add", "user", "assistant", "tool", "human",
         "gpt", "task_api", [], {}, '{"title": "a"}', '{"title": "a", "title": "b"}', '{"title": 1e999}', [1], {"a": {}},
@@ -66,10 +67,14 @@ KEYS = st.sampled_from(
 )
 
 
+VALUE_TEXTS = VALUES.map(json.dumps)
+SEED_TEXTS = [json.dumps(seed) for seed in SEEDS]
+
+
 def places(value: Any) -> list[tuple[Any, Any]]:
     """Return every container and key of a value."""
     found: list[tuple[Any, Any]] = []
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    items: Any = value.items() if is_object(value) else enumerate(value) if is_array(value) else ()
     for key, item in items:
         found += [(value, key), *places(item)]
     return found
@@ -78,18 +83,18 @@ def places(value: Any) -> list[tuple[Any, Any]]:
 @st.composite
 def changed_rows(draw: st.DrawFn) -> bytes:
     """A right row with a few changes, structural first, then in its text."""
-    row = copy.deepcopy(draw(st.sampled_from(SEEDS)))
+    row = json.loads(draw(st.sampled_from(SEED_TEXTS)))  # fresh: changes must not be shared
     for _ in range(draw(st.integers(0, 2))):
         container, key = draw(st.sampled_from(places(row) or [(row, "messages")]))
         change = draw(st.integers(0, 3))
-        if change == 0:
-            container[key] = draw(VALUES)
+        if change == 0 or not container:
+            container[key] = json.loads(draw(VALUE_TEXTS))
         elif change == 1:
-            container.pop(key, None) if isinstance(container, dict) else container.pop(key)
-        elif isinstance(container, list):
-            container.insert(key, draw(st.sampled_from([*container, draw(VALUES)])))
+            del container[key]
+        elif is_array(container):
+            container.insert(int(key), copy.deepcopy(draw(st.sampled_from(container))))
         else:
-            container[draw(KEYS)] = draw(VALUES)
+            container[draw(KEYS)] = json.loads(draw(VALUE_TEXTS))
     separators = draw(st.sampled_from([(", ", ": "), (",", ":"), (" ,\t", " : ")]))
     raw = json.dumps(row, ensure_ascii=draw(st.booleans()), separators=separators).encode()
     for _ in range(draw(st.integers(0, 2))):
@@ -161,7 +166,7 @@ def test_usual_rows_take_the_fast_path(row: dict[str, Any]) -> None:
     )
 
 
-SCHEMA_VALUES = st.recursive(
+SCHEMA_VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-3, 3)
@@ -172,19 +177,33 @@ SCHEMA_VALUES = st.recursive(
     ),
     max_leaves=4,
 )
-SCHEMAS = st.recursive(
-    st.fixed_dictionaries({"type": st.sampled_from(["string", "integer", "number", "boolean"])}, optional={
-        "description": st.just("d"), "minimum": st.integers(-1, 1), "maximum": st.integers(-1, 1),
-        "minLength": st.integers(0, 2), "maxLength": st.integers(0, 2), "format": st.sampled_from(["date", "email"]),
-        "enum": st.lists(st.sampled_from(["a", "b", 1, True, None]), min_size=1, unique_by=repr),
-    }),
-    lambda inner: st.fixed_dictionaries({"type": st.just("array")}, optional={"items": inner})
-    | st.fixed_dictionaries({"type": st.just("object")}, optional={
+PLAIN_KEYWORDS: dict[str, Any] = {
+    "description": st.just("d"),
+    "minimum": st.integers(-1, 1),
+    "maximum": st.integers(-1, 1),
+    "minLength": st.integers(0, 2),
+    "maxLength": st.integers(0, 2),
+    "format": st.sampled_from(["date", "email"]),
+    "enum": st.lists(st.sampled_from(["a", "b", 1, True, None]), min_size=1, unique_by=repr),
+}
+PLAIN_TYPES: dict[str, Any] = {"type": st.sampled_from(["string", "integer", "number", "boolean"])}
+
+
+def wrap_schema(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    array: dict[str, Any] = {"type": st.just("array")}
+    items: dict[str, Any] = {"items": inner}
+    thing: dict[str, Any] = {"type": st.just("object")}
+    parts: dict[str, Any] = {
         "properties": st.dictionaries(st.sampled_from(["a", "b"]), inner, max_size=2),
-        "required": st.just(["a"]), "additionalProperties": st.booleans(),
-    }),
-    max_leaves=4,
-)  # fmt: skip
+        "required": st.just(["a"]),
+        "additionalProperties": st.booleans(),
+    }
+    return st.fixed_dictionaries(array, optional=items) | st.fixed_dictionaries(thing, optional=parts)
+
+
+SCHEMAS: st.SearchStrategy[Any] = st.recursive(
+    st.fixed_dictionaries(PLAIN_TYPES, optional=PLAIN_KEYWORDS), wrap_schema, max_leaves=4
+)
 
 
 @settings(max_examples=300, deadline=None)
