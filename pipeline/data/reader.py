@@ -103,10 +103,7 @@ def read_blocks(stream: "BinaryIO | Window", max_line_bytes: int = MAX_LINE_BYTE
     held: list[bytes] = []
     held_bytes = 0
     is_too_long = False
-    is_start = stream.tell() == 0
-    while chunk := stream.read(BLOCK_BYTES):
-        if is_start:
-            chunk, is_start = chunk.removeprefix(BOM), False
+    for chunk in _read_chunks(stream):
         end = chunk.rfind(b"\n") + 1
         if end:
             first_end = chunk.find(b"\n") + 1
@@ -128,6 +125,16 @@ def read_blocks(stream: "BinaryIO | Window", max_line_bytes: int = MAX_LINE_BYTE
         yield Block(b"".join(held)[:_SNIFF_BYTES], "line_too_long")
     elif held_bytes:
         yield Block(b"".join(held))
+
+
+def _read_chunks(stream: "BinaryIO | Window") -> Generator[bytes]:
+    if stream.tell() == 0:
+        start = b""
+        while len(start) < len(BOM) and (more := stream.read(BLOCK_BYTES)):
+            start += more
+        yield start.removeprefix(BOM)
+    while chunk := stream.read(BLOCK_BYTES):
+        yield chunk
 
 
 @contextmanager

@@ -86,7 +86,7 @@ def _path(error: ValidationError | SchemaError) -> str:
     parts = (
         f"[{part}]" if isinstance(part, int) else f".{cut(str(part), 20)}" for part in error.absolute_path
     )
-    return "".join(parts)
+    return cut("".join(parts), 60)
 
 
 def _describe(error: ValidationError | SchemaError) -> str:

@@ -138,10 +138,15 @@ def change_text(draw: st.DrawFn, raw: bytes) -> bytes:
     return raw[:start] + draw(st.sampled_from(pieces)) + raw[start:]
 
 
-def judge(raw: bytes, *, use_fast_path: bool) -> tuple[list[str], "array[int]", int]:
+def judge(raw: bytes, *, use_fast_path: bool) -> tuple[list[str], "array[int]", int, dict[str, int]]:
     outcome = Outcome()
     RowChecker(allow_final_calls=False, use_fast_path=use_fast_path).check_block(Block(raw), outcome)
-    return [error.code for error in outcome.errors], outcome.answers, outcome.num_rows
+    return (
+        [error.code for error in outcome.errors],
+        outcome.answers,
+        outcome.num_rows,
+        outcome.ignored_fields,
+    )
 
 
 @settings(max_examples=400, deadline=None)
