@@ -1,8 +1,8 @@
 """Find contradictions: the same conversation up to an assistant turn, but a different answer.
 
-Every assistant turn is noted as three 64-bit numbers: a fingerprint of all that was said before it (tools included, ids
-not), that fingerprint continued over the answer, and the line. Past some number of turns they wait on disk, sorted into
-partitions by fingerprint, so that memory stays bounded for any number of rows.
+Compared are the last turn of a row and every turn with calls. Each is noted as three 64-bit numbers: fingerprints of all
+that was said before it (tools included, ids not) and of the answer, and the line. Past some number of notes they wait on
+disk, in partitions by fingerprint, so that memory stays bounded for any number of rows.
 """
 
 import heapq
@@ -18,16 +18,13 @@ from typing import Any, NamedTuple, Self
 import msgspec
 from xxhash import xxh3_64_intdigest as digest
 
-from pipeline.core.messages import Role, Tool
+from pipeline.core.extras import require
+from pipeline.core.messages import Tool
 from pipeline.data.turns import Reading
 
-HELD_TURNS = 100_000
-_NUM_PARTITIONS = 256
+HELD_NOTES = 200_000
+_PARTITION_BITS = 8
 _encode = msgspec.json.Encoder(order="sorted").encode
-ROLE_SEEDS: dict[Role, int] = {"system": 1, "user": 2, "assistant": 4, "tool": 8}
-"""A turn's fingerprint is the 64-bit xxh3 of its text with the fingerprint of what precedes, xor this, as seed."""
-ASSISTANT_SEED = ROLE_SEEDS["assistant"]
-_PARTITION_SHIFT = 56  # the top eight bits of a fingerprint
 
 
 class Contradiction(NamedTuple):
@@ -52,17 +49,36 @@ def turn_text(content: str | None, calls: Iterable[tuple[str, dict[str, Any]]]) 
     return "\x1e".join(spoken)
 
 
-def note_answers(reading: Reading, line: int, answers: "array[int]") -> None:
-    """Note every assistant turn of a row."""
-    prefix = tools_fingerprint(reading.tools)
-    for turn in reading.turns:
-        text = (
-            turn_text(turn.content, [call[:2] for call in turn.calls]) if turn.calls else turn.content or ""
-        )
-        answer = digest(text.encode(), prefix ^ ROLE_SEEDS[turn.role])
-        if turn.role == "assistant":
-            answers.extend((prefix, answer, line))
-        prefix = answer
+def note_answers(
+    texts: list[str], call_turns: Iterable[int], tools: int, line: int, answers: "array[int]"
+) -> None:
+    """Note the answers of a row.
+
+    Args:
+        texts: What each turn says (:func:`turn_text`).
+        call_turns: Positions of the turns with calls.
+        tools: Fingerprint of the tools.
+        line: Where the row stands.
+        answers: Receives the notes.
+    """
+    last = len(texts) - 1
+    for position in call_turns:
+        if position != last:
+            prefix = digest("\x1d".join(texts[:position]).encode(), tools)
+            answers.extend((prefix, digest(texts[position].encode()), line))
+    answer = texts.pop()
+    answers.extend((digest("\x1d".join(texts).encode(), tools), digest(answer.encode()), line))
+
+
+def note_reading(reading: Reading, line: int, answers: "array[int]") -> None:
+    """Note the answers of a row as it was read."""
+    turns = reading.turns
+    texts = [
+        turn_text(turn.content, [call[:2] for call in turn.calls]) if turn.calls else turn.content or ""
+        for turn in turns
+    ]
+    call_turns = [position for position, turn in enumerate(turns) if turn.calls]
+    note_answers(texts, call_turns, tools_fingerprint(reading.tools), line, answers)
 
 
 def sort_by_line(answers: "array[int]") -> "array[int]":
@@ -92,7 +108,7 @@ class AnswerIndex:
         """Take the notes of a block of lines; their line numbers count from the block's start."""
         answers[2::3] = array("Q", [line + lines_before for line in answers[2::3]])
         self._held.extend(answers)
-        if len(self._held) >= 3 * HELD_TURNS:
+        if len(self._held) >= 3 * HELD_NOTES:
             self._spill()
 
     def find(self, max_shown: int) -> tuple[int, list[Contradiction]]:
@@ -108,21 +124,20 @@ class AnswerIndex:
         if self._folder is None:
             yield self._held
             return
+        from pipeline.data.backends.note_tables import keep_repeated
+
         for path in Path(self._folder.name).iterdir():
-            answers: array[int] = array("Q")
-            answers.frombytes(path.read_bytes())
-            yield answers
+            yield keep_repeated(path.read_bytes())
 
     def _spill(self) -> None:
+        require("numpy", extra="data")
+        from pipeline.data.backends.note_tables import partition_notes
+
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="llmops-answers-")
-        parts: list[array[int]] = [array("Q") for _ in range(_NUM_PARTITIONS)]
-        values = iter(self._held)
-        for prefix, answer, line in zip(values, values, values, strict=True):
-            parts[prefix >> _PARTITION_SHIFT].extend((prefix, answer, line))
-        for number, part in enumerate(parts):
+        for number, part in enumerate(partition_notes(self._held, _PARTITION_BITS)):
             with (Path(self._folder.name) / str(number)).open("ab") as file:
-                part.tofile(file)
+                file.write(part)
         self._held = array("Q")
 
 

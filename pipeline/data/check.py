@@ -21,7 +21,7 @@ from typing import Self
 from msgspec import Struct
 
 from pipeline.core.errors import OperationFailedError
-from pipeline.data.answers import note_answers, sort_by_line
+from pipeline.data.answers import note_reading, sort_by_line
 from pipeline.data.fast_path import FastPath
 from pipeline.data.reader import BLANKS, Block, Source, Window, find_line_ranges, read_blocks
 from pipeline.data.rules import find_ignored_fields, read_right_row
@@ -97,7 +97,7 @@ class RowChecker:
             _add_error(outcome, line, error)
             return
         outcome.ignored_fields.update(find_ignored_fields(row))
-        note_answers(reading, line, answers)
+        note_reading(reading, line, answers)
 
 
 def check_source(

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from pipeline.core.messages import Role
-from pipeline.data.answers import ASSISTANT_SEED, ROLE_SEEDS, digest, tools_fingerprint, turn_text
+from pipeline.data.answers import note_answers, tools_fingerprint, turn_text
 from pipeline.data.backends.json_schema import load_schema
 from pipeline.data.quick_schema import Check
 from pipeline.data.rules import has_text
@@ -90,15 +90,9 @@ class _Tools(NamedTuple):
 _NO_TOOLS = _Tools(0, tools_fingerprint(()), {}, are_named=False)
 
 
-class _Spoken(NamedTuple):
-    """What was read from a row."""
-
-    num_quotes: int
-    """Quotation marks around the keys and texts of its turns, and inside the arguments of calls."""
-    role_seeds: Sequence[int]
-    """Who speaks, as fingerprinted."""
-    texts: list[str]
-    """What they say, as fingerprinted."""
+_Spoken = tuple[int, list[str], Sequence[int]]
+"""What was read from a row: the quotation marks around the keys and texts of its turns and inside the arguments of
+calls; what each turn says, as fingerprinted; the positions of turns with calls."""
 
 
 class FastPath:
@@ -115,10 +109,9 @@ class FastPath:
     ) -> list[tuple[int, bytes]]:
         """Return the lines that are not certainly right rows; note the answers of those that are (``answers.py``)."""
         uncertain: list[tuple[int, bytes]] = []
+        is_certain = self._is_certain
         for line, raw in enumerate(lines, start=first_line):
-            num_noted = len(answers)
-            if not self._is_certain(raw, line, answers):
-                del answers[num_noted:]
+            if not is_certain(raw, line, answers):
                 uncertain.append((line, raw))
         return uncertain
 
@@ -130,21 +123,18 @@ class FastPath:
             spoken = self._read_turns(row, tools) if tools else None
             if tools is None or spoken is None:
                 return False
-            num_unexplained = raw.count(b'"') - spoken.num_quotes - tools.num_quotes
+            num_quotes, texts, call_turns = spoken
+            num_unexplained = raw.count(b'"') - num_quotes - tools.num_quotes
             if num_unexplained and not self._explains(raw, row, num_unexplained):
                 return False
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return False
-        prefix = tools.fingerprint
-        for seed, text in zip(spoken.role_seeds, spoken.texts):  # noqa: B905 - of one length, and this is the hot loop
+        for text in texts:
             if not (
                 "0" <= text < "\x7f" or has_text(text)
             ):  # most texts start with a letter, which can be seen
                 return False
-            answer = digest(text.encode(), prefix ^ seed)
-            if seed == ASSISTANT_SEED:
-                answers.extend((prefix, answer, line))
-            prefix = answer
+        note_answers(texts, call_turns, tools.fingerprint, line, answers)
         return True
 
     def _read_turns(self, row: _Row, tools: _Tools) -> _Spoken | None:
@@ -225,29 +215,25 @@ def _read_sharegpt(turns: list[_Turn], system: str | None) -> _Spoken | None:
     if system:
         speakers.insert(0, "system")
         texts.insert(0, system)
-    seeds = _plain_seeds(tuple(speakers))
-    return _Spoken(8 * len(turns) + 2 + _field_quotes(system), seeds, texts) if seeds else None
+    if not _do_alternate(tuple(speakers)):
+        return None
+    return 8 * len(turns) + 2 + _field_quotes(system), texts, ()
 
 
 def _read_alpaca(row: _Row) -> _Spoken | None:
-    if row.instruction is None or row.output is None or not has_text(row.instruction):
+    if row.instruction is None or row.output is None:
         return None
     question = f"{row.instruction}\n{row.input}" if row.input else row.instruction
-    num_quotes = 8 + _field_quotes(row.input) + _field_quotes(row.system)
-    if row.system:
-        return _Spoken(
-            num_quotes, _plain_seeds(("system", "user", "assistant")), [row.system, question, row.output]
-        )
-    return _Spoken(num_quotes, _plain_seeds(("user", "assistant")), [question, row.output])
+    texts = [row.system, question, row.output] if row.system else [question, row.output]
+    return 8 + _field_quotes(row.input) + _field_quotes(row.system), texts, ()
 
 
 @lru_cache(maxsize=1024)
-def _plain_seeds(speakers: tuple[str, ...]) -> tuple[int, ...]:
-    """Return the role seeds of speakers that alternate as they should, else nothing."""
-    roles: list[Role] = [_SPEAKERS[speaker] for speaker in speakers]
+def _do_alternate(speakers: tuple[str, ...]) -> bool:
+    """Tell whether user and assistant take turns, an answer last, after at most one system turn."""
+    roles = [_SPEAKERS[speaker] for speaker in speakers]
     rest = roles[1:] if roles[:1] == ["system"] else roles
-    is_right = rest and rest == ["user", "assistant"] * (len(rest) // 2)
-    return tuple(ROLE_SEEDS[role] for role in roles) if is_right else ()
+    return bool(rest) and rest == ["user", "assistant"] * (len(rest) // 2)
 
 
 def _read_messages(
@@ -255,43 +241,46 @@ def _read_messages(
 ) -> _Spoken | None:
     shape: list[Role | int] = []
     texts: list[str] = []
-    calls = _Calls(checks)
+    calls: _Calls | None = None
     num_quotes = 2
     for message in messages:
         content = message.content
         num_quotes += 6 if content is None else 8 + content.count('"')
-        if message.tool_calls is not UNSET or message.tool_call_id is not UNSET or message.name is not UNSET:
-            step, content = calls.read(message)
-        else:
+        if message.tool_calls is UNSET and message.tool_call_id is UNSET and message.name is UNSET:
             step = message.role
+        else:
+            calls = calls or _Calls(checks)
+            step, content = calls.read(message)
         if step is None or content is None:
             return None
         shape.append(step)
         texts.append(content)
+    if not _is_right_order(tuple(shape)):
+        return None
+    if calls is None:
+        return num_quotes, texts, ()
     if not calls.are_answered(may_end_open=may_end_open):
         return None
-    seeds = _ordered_seeds(tuple(shape))
-    return _Spoken(num_quotes + calls.num_quotes, seeds, texts) if seeds else None
+    call_turns = [position for position, step in enumerate(shape) if isinstance(step, int)]
+    return num_quotes + calls.num_quotes, texts, call_turns
 
 
 @lru_cache(maxsize=1024)
-def _ordered_seeds(shape: tuple[Role | int, ...]) -> tuple[int, ...]:
-    """Return the role seeds of turns in the right order, else nothing; a turn with calls is the number of its calls."""
+def _is_right_order(shape: tuple[Role | int, ...]) -> bool:
+    """Tell whether turns come in the right order; a turn with calls is the number of its calls."""
     previous: Role | int | None = None
     num_open = 0
     for step in shape:
         if step == "tool":
             num_open -= 1
         elif num_open or not _may_follow(step, previous):
-            return ()
+            return False
         elif isinstance(step, int):
             num_open = step
         if num_open < 0:
-            return ()
+            return False
         previous = step
-    if previous != "assistant" and not isinstance(previous, int):
-        return ()
-    return tuple(ASSISTANT_SEED if isinstance(step, int) else ROLE_SEEDS[step] for step in shape)
+    return previous == "assistant" or isinstance(previous, int)
 
 
 def _may_follow(step: Role | int, previous: Role | int | None) -> bool:

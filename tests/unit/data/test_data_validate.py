@@ -132,7 +132,7 @@ def test_calls_contradict_by_name_and_arguments_not_by_id_and_spelling(workspace
 
 def test_contradictions_are_the_same_when_the_notes_wait_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     def find(held_turns: int) -> Any:
-        monkeypatch.setattr("pipeline.data.answers.HELD_TURNS", held_turns)
+        monkeypatch.setattr("pipeline.data.answers.HELD_NOTES", held_turns)
         checker = RowChecker(allow_final_calls=False)
         with AnswerIndex() as index:
             lines_before = 0
