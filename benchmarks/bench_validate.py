@@ -22,10 +22,11 @@ from typing import Any, NamedTuple
 
 from pipeline.task_api.tools import load_tools
 
-_WORDS = (
+_TEXT = (
     "please remind me to send the quarterly report before Friday because the team needs all numbers for planning "
     "and nobody has looked at the budget since the last meeting in Vienna where Priya asked for a second opinion"
-).split()
+)
+_WORDS = _TEXT.split()
 _ORJSON = """
 import sys, orjson
 count = 0

@@ -4,6 +4,7 @@ Helper processes (``check_worker.py``) are plain children that read ranges of th
 end with it: they need no guard in the caller's script and outlive nobody.
 """
 
+import gc
 import json
 import pickle
 import subprocess
@@ -12,6 +13,7 @@ from array import array
 from collections import Counter, deque
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -111,14 +113,27 @@ def check_source(
     checker = RowChecker(allow_final_calls=allow_final_calls)
     for block in read_blocks(source.stream):
         outcome = Outcome(position=source.file.tell())
-        checker.check_block(block, outcome)
+        with without_collector():
+            checker.check_block(block, outcome)
         yield outcome
+
+
+@contextmanager
+def without_collector() -> Generator[None]:
+    """Keep Python's cycle collector out of the way: rows hold no cycles, and looking for some takes a fifth of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def check_range(path: Path, start: int, stop: int, checker: RowChecker) -> Outcome:
     """Check the lines between two positions of a file."""
     outcome = Outcome(position=stop)
-    with path.open("rb") as file:
+    with path.open("rb") as file, without_collector():
         file.seek(start)
         for block in read_blocks(Window(file, stop)):
             checker.check_block(block, outcome)

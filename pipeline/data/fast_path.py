@@ -129,11 +129,9 @@ class FastPath:
                 return False
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return False
-        for text in texts:
-            if not (
-                "0" <= text < "\x7f" or has_text(text)
-            ):  # most texts start with a letter, which can be seen
-                return False
+        # Nearly all texts start with a letter or digit, which can be seen.
+        if not ("0" <= min(texts) <= max(texts) < "\x7f" or all(map(has_text, texts))):
+            return False
         note_answers(texts, call_turns, tools.fingerprint, line, answers)
         return True
 

@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Generator
 from itertools import chain, zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field
 
@@ -24,13 +24,9 @@ from pipeline.data.rules import check_reading, find_ignored_fields
 from pipeline.data.strict_json import RowError, cut, json_error, parse_row, strip_unshowable
 from pipeline.data.turns import Reading, read_row
 
-if TYPE_CHECKING:
-    from pipeline.data.backends.text_tokens import TokenCounter
-
 MAX_SAMPLES = 5
 MAX_SAMPLE_CHARACTERS = 300
 _MAX_NAMES = 50
-_BATCH_ROWS = 256
 
 
 class DataInspectRequest(Request):
@@ -125,14 +121,13 @@ def inspect_file(request: DataInspectRequest) -> DataInspectResult:
         InvalidInputError: If the file or the tokenizer cannot be used.
     """
     path = resolve_path(request.file)
-    counts = _Counts(_load_counter(request.model))
+    counts = _Counts(_load_measure(request.model))
     with open_source(path) as source, Progress("inspect", path.stat().st_size, unit="bytes") as progress:
         for line in split_lines(source.stream):
             counts.add(line)
             progress.update(source.file.tell())
     if not counts.num_rows:
         raise InvalidInputError(f"{request.file} has no rows", hint="Write one JSON object a line.")
-    counts.measure()
     formats = dict(counts.formats.most_common())
     return DataInspectResult(
         file=request.file,
@@ -154,21 +149,20 @@ def inspect_file(request: DataInspectRequest) -> DataInspectResult:
     )
 
 
-def _load_counter(model: str) -> "TokenCounter | None":
+def _load_measure(model: str) -> Callable[[str], int]:
     if not model:
-        return None
+        return lambda text: len(text.encode())
     require("tokenizers", extra="train")
-    from pipeline.data.backends.text_tokens import TokenCounter
+    from pipeline.data.backends.token_counts import load_counter
 
-    return TokenCounter(resolve_model(model))
+    return load_counter(resolve_model(model))
 
 
 class _Counts:
     """What has been seen so far: counts by name and by length, a few samples, never rows."""
 
-    def __init__(self, counter: "TokenCounter | None") -> None:
-        self._count_lengths: Callable[[list[str]], list[int]] = counter.count if counter else _count_bytes
-        self._waiting: list[str] = []
+    def __init__(self, measure: Callable[[str], int]) -> None:
+        self._measure = measure
         self._samples: dict[str, list[str]] = {}
         self.num_rows = 0
         self.num_rows_with_tools = 0
@@ -213,20 +207,13 @@ class _Counts:
             [key for key in row.keys() - OWN_FIELDS[reading.format] if row[key] is not None]
         )
         self.ignored_fields.update(find_ignored_fields(row))
-        self._waiting.append("\n".join(_texts(reading)))
-        if len(self._waiting) >= _BATCH_ROWS:
-            self.measure()
+        self.lengths[self._measure("\n".join(_texts(reading)))] += 1
         check_reading(row, reading, allow_final_calls=False)
 
     def _sample(self, kind: str, row: dict[str, Any]) -> None:
         samples = self._samples.setdefault(kind, [])
         if len(samples) < MAX_SAMPLES:
             samples.append(strip_unshowable(json.dumps(row, ensure_ascii=False))[:MAX_SAMPLE_CHARACTERS])
-
-    def measure(self) -> None:
-        """Count the lengths of the rows that wait for it."""
-        self.lengths.update(self._count_lengths(self._waiting))
-        self._waiting = []
 
     def choose_samples(self) -> list[str]:
         """Return up to five rows, some of every format."""
@@ -239,10 +226,6 @@ def _texts(reading: Reading) -> Generator[str]:
         yield turn.content or ""
         for call in turn.calls:
             yield f"{call.name} {json.dumps(call.arguments, ensure_ascii=False)}"
-
-
-def _count_bytes(texts: list[str]) -> list[int]:
-    return [len(text.encode()) for text in texts]
 
 
 def _most_common(counter: Counter[str]) -> dict[str, int]:
