@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from pipeline.data.check import RowChecker, check_range
 
 def main() -> None:
     """Serve until standard input closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends its helpers
     options = json.loads(sys.argv[1])
     checker = RowChecker(allow_final_calls=options["allow_final_calls"])
     for request in sys.stdin.buffer:

@@ -67,7 +67,7 @@ def test_lengths_are_bytes_of_what_is_said_without_a_tokenizer(workspace: Path) 
 def test_lengths_are_tokens_of_the_named_model(workspace: Path) -> None:
     words = {"[UNK]": 0, "a": 1, "b": 2, "c": 3}
     model = {"type": "WordLevel", "vocab": words, "unk_token": "[UNK]"}
-    tokenizer = {
+    tokenizer: dict[str, Any] = {
         "version": "1.0",
         "model": model,
         "pre_tokenizer": {"type": "Whitespace"},
