@@ -22,8 +22,8 @@ from pipeline.core.extras import require
 from pipeline.core.messages import Tool
 from pipeline.data.turns import Reading
 
-HELD_NOTES = 200_000
-_PARTITION_BITS = 8
+HELD_NOTES = 500_000
+_PARTITION_BITS = 6
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -61,9 +61,8 @@ def note_answers(
         line: Where the row stands.
         answers: Receives the notes.
     """
-    last = len(texts) - 1
     for position in call_turns:
-        if position != last:
+        if position < len(texts) - 1:
             prefix = digest("\x1d".join(texts[:position]).encode(), tools)
             answers.extend((prefix, digest(texts[position].encode()), line))
     answer = texts.pop()

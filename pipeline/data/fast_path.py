@@ -73,6 +73,11 @@ class _Row(Struct, gc=False):
     tool_set: str | None = None
 
 
+class _ChatRow(Struct, forbid_unknown_fields=True, gc=False):
+    conversations: list[_Turn]
+
+
+_CHAT_START = b'{"conversations"'
 _READ_FIELDS = {item.encode_name for item in msgspec.structs.fields(_Row)}
 
 
@@ -101,19 +106,40 @@ class FastPath:
     def __init__(self, *, allow_final_calls: bool) -> None:
         self._allow_final_calls = allow_final_calls
         self._decode = msgspec.json.Decoder(_Row).decode
+        self._decode_chat = msgspec.json.Decoder(_ChatRow).decode
         self._decode_top = msgspec.json.Decoder(dict[str, Raw]).decode
         self._tools: dict[tuple[bytes, str | None, bool], _Tools | None] = {}
+        self._last_key: tuple[bytes, str | None, bool] | None = None
+        self._last_tools: _Tools | None = None
 
     def find_uncertain(
         self, lines: list[bytes], first_line: int, answers: "array[int]"
     ) -> list[tuple[int, bytes]]:
         """Return the lines that are not certainly right rows; note the answers of those that are (``answers.py``)."""
         uncertain: list[tuple[int, bytes]] = []
-        is_certain = self._is_certain
+        is_certain, is_certain_chat = self._is_certain, self._is_certain_chat
         for line, raw in enumerate(lines, start=first_line):
+            if raw.startswith(_CHAT_START) and is_certain_chat(raw, line, answers):
+                continue
             if not is_certain(raw, line, answers):
                 uncertain.append((line, raw))
         return uncertain
+
+    def _is_certain_chat(self, raw: bytes, line: int, answers: "array[int]") -> bool:
+        """Decide the commonest kind of row, ShareGPT turns and nothing else, with the least work."""
+        try:
+            turns = self._decode_chat(raw).conversations
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return False
+        texts = [turn.value for turn in turns]
+        if raw.count(b'"') != 8 * len(turns) + 2 or not _do_alternate(
+            tuple([turn.speaker for turn in turns])
+        ):
+            return False
+        if not _are_visible(texts):
+            return False
+        note_answers(texts, (), _NO_TOOLS.fingerprint, line, answers)
+        return True
 
     def _is_certain(self, raw: bytes, line: int, answers: "array[int]") -> bool:
         try:
@@ -129,8 +155,7 @@ class FastPath:
                 return False
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return False
-        # Nearly all texts start with a letter or digit, which can be seen.
-        if not ("0" <= min(texts) <= max(texts) < "\x7f" or all(map(has_text, texts))):
+        if not _are_visible(texts):
             return False
         note_answers(texts, call_turns, tools.fingerprint, line, answers)
         return True
@@ -149,11 +174,14 @@ class FastPath:
 
     def _load_tools(self, row: _Row) -> _Tools | None:
         key = bytes(row.tools), row.tool_set, row.messages is None
+        if key == self._last_key:  # neighbours mostly declare the same; comparing is cheaper than hashing
+            return self._last_tools
         if key not in self._tools:
             if len(self._tools) >= _MAX_TOOL_LISTS:
                 self._tools.clear()
             self._tools[key] = _make_tools(*key)
-        return self._tools[key]
+        self._last_key, self._last_tools = key, self._tools[key]
+        return self._last_tools
 
     def _explains(self, raw: bytes, row: _Row, num_unexplained: int) -> bool:
         """Tell whether further quotation marks are those inside the texts and of harmless other fields."""
@@ -205,6 +233,11 @@ def _make_tools(raw: bytes, tool_set: str | None, may_be_flat: bool) -> _Tools |
 
 def _field_quotes(text: str | None) -> int:
     return 0 if text is None else 4
+
+
+def _are_visible(texts: list[str]) -> bool:
+    # Nearly all texts start with a letter or digit, and so does then the first and the last of them by code point.
+    return "0" <= min(texts) <= max(texts) < "\x7f" or all(map(has_text, texts))
 
 
 def _read_sharegpt(turns: list[_Turn], system: str | None) -> _Spoken | None:
