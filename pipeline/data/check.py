@@ -71,9 +71,7 @@ class RowChecker:
                 outcome, outcome.num_lines, json_error(block.problem, "the line is too long to be a row")
             )
             return
-        lines = block.raw.split(b"\n")
-        if not lines[-1]:
-            lines.pop()
+        lines = block.lines
         first_line = outcome.num_lines + 1
         answers: array[int] = array("Q")
         uncertain = (

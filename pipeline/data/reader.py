@@ -52,12 +52,12 @@ class Line(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Some whole lines in one piece."""
+    """Some consecutive lines, blank ones included."""
 
-    raw: bytes
-    """The lines with their ends; the last of a file may lack its LF."""
+    lines: list[bytes]
+    """Contents without their LF."""
     problem: str = ""
-    """As in :class:`Line`; the block is then the first bytes of one line."""
+    """As in :class:`Line`; the block then holds the first bytes of one line."""
 
 
 def read_lines(path: Path, *, max_line_bytes: int = MAX_LINE_BYTES) -> Generator[Line]:
@@ -74,16 +74,11 @@ def split_lines(stream: BinaryIO, max_line_bytes: int = MAX_LINE_BYTES) -> Gener
     """Yield the lines of an open stream that are not blank."""
     number = 0
     for block in read_blocks(stream, max_line_bytes):
-        if block.problem:
+        for raw in block.lines:
             number += 1
-            yield Line(number, block.raw, block.problem)
-            continue
-        lines = block.raw.split(b"\n")
-        if not lines[-1]:
-            lines.pop()
-        for raw in lines:
-            number += 1
-            if raw.strip(BLANKS):
+            if block.problem:
+                yield Line(number, raw, block.problem)
+            elif raw.strip(BLANKS):
                 yield Line(number, raw.removesuffix(b"\r"))
 
 
@@ -99,32 +94,26 @@ class Source(NamedTuple):
 
 
 def read_blocks(stream: "BinaryIO | Window", max_line_bytes: int = MAX_LINE_BYTES) -> Generator[Block]:
-    """Yield a stream in blocks of whole lines, a BOM at the start of the file taken away."""
-    held: list[bytes] = []
+    """Yield the lines of a stream, a BOM at the start of the file taken away."""
+    held: list[bytes] = []  # the pieces so far of a line whose end has not come
     held_bytes = 0
-    is_too_long = False
     for chunk in _read_chunks(stream):
-        end = chunk.rfind(b"\n") + 1
-        if end:
-            first_end = chunk.find(b"\n") + 1
-            if is_too_long or held_bytes + first_end > max_line_bytes:
-                yield Block(b"".join(held)[:_SNIFF_BYTES], "line_too_long")
-                held, is_too_long = [], False
-                whole = chunk[first_end:end]
-            else:
-                whole = b"".join([*held, chunk[:end]])
-            if whole:
-                yield Block(whole)
-            held, held_bytes = [chunk[end:]], len(chunk) - end
-        elif not is_too_long:
-            held.append(chunk)
-            held_bytes += len(chunk)
-            if held_bytes > max_line_bytes:
-                held, is_too_long = held[:1], True
-    if is_too_long or held_bytes > max_line_bytes:
-        yield Block(b"".join(held)[:_SNIFF_BYTES], "line_too_long")
+        lines = chunk.split(b"\n")
+        held_bytes += len(lines[0])
+        if held_bytes <= max_line_bytes:
+            held.append(lines[0])
+        if len(lines) == 1:
+            continue
+        lines[0] = b"".join(held)
+        if held_bytes > max_line_bytes:
+            yield Block([lines.pop(0)[:_SNIFF_BYTES]], "line_too_long")
+        held = [lines.pop()]
+        held_bytes = len(held[0])
+        yield Block(lines)
+    if held_bytes > max_line_bytes:
+        yield Block([b"".join(held)[:_SNIFF_BYTES]], "line_too_long")
     elif held_bytes:
-        yield Block(b"".join(held))
+        yield Block([b"".join(held)])
 
 
 def _read_chunks(stream: "BinaryIO | Window") -> Generator[bytes]:

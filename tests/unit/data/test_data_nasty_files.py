@@ -310,7 +310,7 @@ LINES: list[tuple[str, bytes, str]] = [
 def codes(raw: bytes, *, use_fast_path: bool) -> list[tuple[int, str]]:
     outcome = Outcome()
     checker = RowChecker(allow_final_calls=False, use_fast_path=use_fast_path)
-    checker.check_block(Block(raw), outcome)
+    checker.check_block(Block(raw.split(b"\n")), outcome)
     return [(error.line, error.code) for error in outcome.errors]
 
 

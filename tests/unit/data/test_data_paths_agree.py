@@ -140,7 +140,9 @@ def change_text(draw: st.DrawFn, raw: bytes) -> bytes:
 
 def judge(raw: bytes, *, use_fast_path: bool) -> tuple[list[str], "array[int]", int, dict[str, int]]:
     outcome = Outcome()
-    RowChecker(allow_final_calls=False, use_fast_path=use_fast_path).check_block(Block(raw), outcome)
+    RowChecker(allow_final_calls=False, use_fast_path=use_fast_path).check_block(
+        Block(raw.split(b"\n")), outcome
+    )
     return (
         [error.code for error in outcome.errors],
         outcome.answers,
