@@ -185,10 +185,12 @@ class FastPath:
 
     def _explains(self, raw: bytes, row: _Row, num_unexplained: int) -> bool:
         """Tell whether further quotation marks are those inside the texts and of harmless other fields."""
-        if row.messages is None:  # in messages they were counted while reading
+        if row.messages is None:
             texts = [turn.value for turn in row.conversations or ()]
             texts += [text for text in (row.instruction, row.input, row.output, row.system) if text]
             num_unexplained -= sum(text.count('"') for text in texts)
+        else:  # the texts of messages were counted while reading
+            num_unexplained -= sum(map(_count_optional_quotes, row.messages))
         if num_unexplained:
             for key, value in self._decode_top(raw).items():
                 num_unexplained -= _count_quotes(key, bytes(value))
@@ -236,8 +238,8 @@ def _field_quotes(text: str | None) -> int:
 
 
 def _are_visible(texts: list[str]) -> bool:
-    # Nearly all texts start with a letter or digit, and so does then the first and the last of them by code point.
-    return "0" <= min(texts) <= max(texts) < "\x7f" or all(map(has_text, texts))
+    # Nearly all start with a letter or digit, which can be seen.
+    return all(map(has_text, [text for text in texts if not "0" <= text < "\x7f"]))
 
 
 def _read_sharegpt(turns: list[_Turn], system: str | None) -> _Spoken | None:
@@ -272,28 +274,64 @@ def _read_messages(
 ) -> _Spoken | None:
     shape: list[Role | int] = []
     texts: list[str] = []
-    calls: _Calls | None = None
+    ids: list[str] = []
+    answered: list[str | UnsetType | None] = []
     num_quotes = 2
     for message in messages:
-        content = message.content
+        content, step = message.content, message.role
         num_quotes += 6 if content is None else 8 + content.count('"')
-        if message.tool_calls is UNSET and message.tool_call_id is UNSET and message.name is UNSET:
-            step = message.role
-        else:
-            calls = calls or _Calls(checks)
-            step, content = calls.read(message)
-        if step is None or content is None:
+        if message.tool_calls:
+            step = len(message.tool_calls)
+            content = _read_calls(message, message.tool_calls, checks)
+            num_quotes += 2
+            for call in message.tool_calls:
+                ids.append(call.id)
+                num_quotes += 18 + call.function.arguments.count('"')
+        elif step == "tool":
+            answered.append(message.tool_call_id)
+            num_quotes += 4
+        if content is None:
             return None
         shape.append(step)
         texts.append(content)
-    if not _is_right_order(tuple(shape)):
+    if not _is_right_order(tuple(shape)) or not _are_answered(ids, answered, may_end_open=may_end_open):
         return None
-    if calls is None:
-        return num_quotes, texts, ()
-    if not calls.are_answered(may_end_open=may_end_open):
+    return num_quotes, texts, [position for position, step in enumerate(shape) if isinstance(step, int)]
+
+
+def _read_calls(message: _Message, calls: list[_Call], checks: dict[str, Check]) -> str | None:
+    """Return what a turn with calls says, or None when a call is not certainly right."""
+    if message.role != "assistant" or (message.content is not None and not has_text(message.content)):
         return None
-    call_turns = [position for position, step in enumerate(shape) if isinstance(step, int)]
-    return num_quotes + calls.num_quotes, texts, call_turns
+    read: list[tuple[str, dict[str, Any]]] = []
+    for call in calls:
+        arguments = _read_arguments(call.function.arguments)
+        check = checks.get(call.function.name)
+        if arguments is None or check is None or not check(arguments):
+            return None
+        read.append((call.function.name, arguments))
+    return turn_text(message.content, read)
+
+
+def _are_answered(ids: list[str], answered: list[str | UnsetType | None], *, may_end_open: bool) -> bool:
+    """Tell whether the results come in the order of the calls, all ids being different."""
+    num_answered = len(answered)
+    if answered != ids[:num_answered] or (num_answered < len(ids) and not may_end_open):
+        return False
+    return "" not in ids and len(set(ids)) == len(ids)
+
+
+def _count_optional_quotes(message: _Message) -> int:
+    """Return the quotation marks of fields that most turns do not have, or a wrong number when one says something."""
+    name, result_id = message.name, message.tool_call_id
+    if message.role != "tool" and (isinstance(name, str) or isinstance(result_id, str)):
+        return _UNCERTAIN
+    num_quotes = 2 if message.tool_calls is None or message.tool_calls == [] else 0
+    if name is not UNSET:
+        num_quotes += 2 if name is None else 4 + name.count('"')
+    if result_id is None:
+        num_quotes += 2
+    return num_quotes
 
 
 @lru_cache(maxsize=1024)
@@ -318,51 +356,6 @@ def _may_follow(step: Role | int, previous: Role | int | None) -> bool:
     if step == "system":
         return previous is None
     return (step != "user") == (previous in {"user", "tool"})
-
-
-class _Calls:
-    """The calls and results of one row, in order."""
-
-    def __init__(self, checks: dict[str, Check]) -> None:
-        self._checks = checks
-        self._ids: list[str] = []
-        self._answered: list[str] = []
-        self.num_quotes = 0
-
-    def read(self, message: _Message) -> tuple[Role | int | None, str | None]:
-        """Take a turn that has more than role and content; return its step in the shape and its text."""
-        calls, answered, name = message.tool_calls, message.tool_call_id, message.name
-        self.num_quotes += 2 * ((calls is not UNSET) + (answered is not UNSET) + (name is not UNSET))
-        if message.role == "tool":
-            if not answered or calls:
-                return None, None
-            self._answered.append(answered)
-            self.num_quotes += 2 if name is UNSET or name is None else 4
-        elif answered or name:
-            return None, None
-        elif calls:
-            return self._read_calls(calls, message.content) if message.role == "assistant" else (None, None)
-        return message.role, message.content
-
-    def _read_calls(self, calls: list[_Call], content: str | None) -> tuple[int | None, str | None]:
-        read: list[tuple[str, dict[str, Any]]] = []
-        for call in calls:
-            arguments = _read_arguments(call.function.arguments)
-            check = self._checks.get(call.function.name)
-            if arguments is None or check is None or not call.id or not check(arguments):
-                return None, None
-            read.append((call.function.name, arguments))
-            self._ids.append(call.id)
-            self.num_quotes += 18 + call.function.arguments.count('"')
-        is_silent = content is not None and not has_text(content)
-        return (None if is_silent else len(calls)), turn_text(content, read)
-
-    def are_answered(self, *, may_end_open: bool) -> bool:
-        """Tell whether the results come in the order of the calls, all ids being different."""
-        num_answered = len(self._answered)
-        if self._answered != self._ids[:num_answered] or len(set(self._ids)) != len(self._ids):
-            return False
-        return may_end_open or num_answered == len(self._ids)
 
 
 def _read_arguments(text: str) -> dict[str, Any] | None:
