@@ -19,7 +19,7 @@ from pipeline.data.answers import note_answers, tools_fingerprint, turn_text
 from pipeline.data.backends.json_schema import load_schema
 from pipeline.data.quick_schema import Check
 from pipeline.data.rules import has_text
-from pipeline.data.strict_json import RowError, is_object, parse_json, parse_json_text
+from pipeline.data.strict_json import ESCAPED_QUOTE, RowError, is_object, parse_json, parse_json_text
 from pipeline.data.tool_fields import parse_tools
 
 _MAX_TOOL_LISTS = 1024
@@ -150,6 +150,8 @@ class FastPath:
             if tools is None or spoken is None:
                 return False
             num_quotes, texts, call_turns = spoken
+            if ESCAPED_QUOTE in raw:
+                return False
             num_unexplained = raw.count(b'"') - num_quotes - tools.num_quotes
             if num_unexplained and not self._explains(raw, row, num_unexplained):
                 return False

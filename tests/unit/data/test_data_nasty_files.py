@@ -289,6 +289,13 @@ LINES: list[tuple[str, bytes, str]] = [
         "duplicate_key"),
     ("repeated unknown key", GOOD[:-1] + b', "x": 1, "x": 1}', "duplicate_key"),
     ("repeated key deep inside", GOOD[:-1] + b', "x": [{"y": {"z": 1, "z": 2}}]}', "duplicate_key"),
+    ("repeated key beside escaped quotation marks", GOOD.replace(b'"role": "user"', b'"role": "user", "role": "user"')
+        .replace(b"room", b"\\u0022" * 4), "duplicate_key"),
+    ("repeated unknown key beside escaped quotation marks",
+        GOOD[:-1].replace(b"room", b"\\u0022" * 2) + b', "x": 1, "x": 1}', "duplicate_key"),
+    ("repeated key in ShareGPT beside escaped quotation marks", json.dumps(share(HUMAN, GPT)).encode().replace(
+        b'"from"', b'"from": "gpt", "from"', 1).replace(b"Hello?", b"\\u0022" * 4), "duplicate_key"),
+    ("escaped quotation marks", GOOD.replace(b"room", b"\\u0022\\u0022"), ""),
     ("same key in other objects", GOOD[:-1] + b', "x": [{"y": 1}, {"y": 1}], "y": 2}', ""),
     ("NaN", GOOD[:-1] + b', "x": NaN}', "number_out_of_range"),
     ("Infinity", GOOD[:-1] + b', "x": [-Infinity]}', "number_out_of_range"),

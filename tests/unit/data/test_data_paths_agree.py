@@ -3,6 +3,7 @@
 import copy
 import json
 from array import array
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from pipeline.data.check import Outcome, RowChecker
 from pipeline.data.fast_path import FastPath
 from pipeline.data.quick_schema import compile_check
 from pipeline.data.reader import Block
-from pipeline.data.strict_json import is_array, is_object
+from pipeline.data.strict_json import RowError, is_array, is_object, parse_json, parse_json_text
 from pipeline.data.validate import DataValidateRequest, validate_file
 
 PARAMETERS = {
@@ -162,6 +163,25 @@ def test_both_paths_give_the_same_verdict_and_fingerprints(raw: bytes) -> None:
 @given(changed_rows())
 def test_both_paths_give_the_same_verdict_and_fingerprints_for_very_many_rows(raw: bytes) -> None:
     assert judge(raw, use_fast_path=True) == judge(raw, use_fast_path=False)
+
+
+def read_or_code(read: Callable[[], Any]) -> str:
+    try:
+        return repr(read())
+    except RowError as error:
+        return error.code
+
+
+@settings(max_examples=400, deadline=None)
+@given(changed_rows())
+def test_the_quick_json_reader_reads_what_the_strict_one_reads(raw: bytes) -> None:
+    def read_strictly() -> Any:
+        try:
+            return parse_json_text(raw.decode())
+        except UnicodeDecodeError as error:
+            raise RowError("invalid_utf8", "", "", fix="") from error
+
+    assert read_or_code(lambda: parse_json(raw)) == read_or_code(read_strictly)
 
 
 @pytest.mark.parametrize("row", SEEDS, ids=lambda row: ",".join(row))
