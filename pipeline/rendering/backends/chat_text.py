@@ -165,7 +165,7 @@ class ChatEncoder:
         changed = [dict(message) for message in messages]
         changed[turn]["content"] = _PROBE
         try:
-            return _PROBE in self._render(changed, tools)
+            return _PROBE.casefold() in self._render(changed, tools).casefold()
         except (TemplateError, TypeError, ValueError):
             return True  # the template looks into the content, so it does use it
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.quickstart.report import render_html
+from pipeline.core.pages import render_html
 
 
 def test_tables_headings_lists_and_code_become_html(tmp_path: Path) -> None:
