@@ -87,9 +87,11 @@ def _help(field: FieldInfo) -> str:
     text = field.description or ""
     if choices := _choices(field.annotation):
         text += f" One of: {', '.join(choices)}."
-    default = None if field.is_required() else field.get_default(call_default_factory=True, validated_data={})
+    default: Any = (
+        None if field.is_required() else field.get_default(call_default_factory=True, validated_data={})
+    )
     if default not in (None, "", (), []):
-        shown = ",".join(map(str, default)) if isinstance(default, list | tuple) else default
+        shown = ",".join(map(str, default)) if isinstance(default, list | tuple) else default  # pyright: ignore[reportUnknownArgumentType] - Any at a JSON border
         text += f" (default: {shown})"
     return text.replace("%", "%%")
 

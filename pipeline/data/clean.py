@@ -5,25 +5,21 @@ itself. The input is read once and never written to. Does not mend broken rows a
 """
 
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import Field
 
-from pipeline.core import refs
 from pipeline.core.errors import InvalidInputError
-from pipeline.core.extras import require
 from pipeline.core.files import open_atomic
-from pipeline.core.operation import Operation, Part, Request, Result
-from pipeline.core.paths import WorkspacePath, WorkspaceRef, is_confined, resolve_path, shown_path
+from pipeline.core.operation import Operation, Part, Result
+from pipeline.core.paths import WorkspacePath, is_confined, resolve_path, shown_path
 from pipeline.core.runs import Run
 from pipeline.data.clean_passes import MAX_SHOWN, CleanedRows
-from pipeline.data.clean_rows import STEPS, RowFilter, Step, estimate_tokens
-from pipeline.data.deduplicate import DEFAULT_THRESHOLD
+from pipeline.data.clean_settings import CleanSettings
 from pipeline.data.scratch import open_scratch
 
 
-class DataCleanRequest(Request):
+class DataCleanRequest(CleanSettings):
     """What to clean, and how."""
 
     file: WorkspacePath = Field(min_length=1)
@@ -31,18 +27,6 @@ class DataCleanRequest(Request):
     out: WorkspacePath | None = None
     """File for the rows that stay; default is NAME.clean.jsonl beside the input. The drops are
     listed beside it in NAME.clean.drops.jsonl, or in the run when it is a dry one."""
-    steps: list[Step] = list(STEPS)
-    """Which steps to take; they run in this order."""
-    threshold: float = Field(default=DEFAULT_THRESHOLD, ge=0.5, le=1)
-    """Jaccard similarity of word 3-grams from which two rows are near-duplicates."""
-    min_tokens: int = Field(default=10, ge=0)
-    """The length step drops shorter rows."""
-    max_tokens: int = Field(default=2048, ge=1)
-    """The length step drops longer rows."""
-    tokenizer: WorkspaceRef | None = None
-    """Model folder or tokenizer.json to count tokens with; without it they are estimated from the bytes."""
-    allow_final_calls: bool = False
-    """The schema step accepts rows that end with calls without results; rows of a named tool set always may."""
     dry_run: bool = Field(default_factory=is_confined)
     """Only report. When left out: true for MCP callers, false on the command line and in Python."""
 
@@ -82,9 +66,9 @@ class DataCleanResult(Result):
     num_normalised: int
     """Kept rows whose text was tidied."""
     num_contradictions: int
-    """Conversations that are the same so far and go on with different calls; all such rows stay."""
+    """Assistant turns whose calls differ from an earlier row's after the same conversation; all such rows stay."""
     contradictions: list[list[int]]
-    """The first 20 of them: the lines with the different answers."""
+    """The first 20 of them: the earlier line and the later one."""
     drops: list[CleanDrop]
     """The first 20."""
 
@@ -100,13 +84,7 @@ def clean_file(request: DataCleanRequest, run: Run) -> DataCleanResult:
     out = resolve_path(request.out) if request.out else source.with_name(f"{_stem(source)}.clean.jsonl")
     drops_path = (run.artifacts if request.dry_run else out.parent) / f"{_stem(out)}.drops.jsonl"
     _check_paths(source, out, drops_path)
-    row_filter = RowFilter(
-        request.steps,
-        request.min_tokens,
-        request.max_tokens,
-        request.allow_final_calls,
-        _choose_counter(request),
-    )
+    row_filter = request.make_filter()
     with open_scratch(run, source.stat().st_size) as scratch:
         rows = CleanedRows(scratch)
         rows.collect(source, row_filter, request.threshold, run)
@@ -161,15 +139,6 @@ def _check_paths(source: Path, out: Path, drops: Path) -> None:
         raise InvalidInputError("the result would replace the input", hint="Name another file with --out.")
 
 
-def _choose_counter(request: DataCleanRequest) -> Callable[[str], int]:
-    if request.tokenizer is None or "length" not in request.steps:
-        return estimate_tokens
-    require("tokenizers", extra="data")
-    from pipeline.data.backends.token_counts import load_counter
-
-    return load_counter(refs.resolve_path(request.tokenizer))
-
-
 def _write_drops(path: Path, rows: CleanedRows) -> tuple[dict[str, int], list[CleanDrop]]:
     """Write the drop list; return the numbers by reason and the first drops."""
     counts: Counter[str] = Counter()
@@ -185,12 +154,10 @@ def _write_drops(path: Path, rows: CleanedRows) -> tuple[dict[str, int], list[Cl
 
 
 def _warn(request: DataCleanRequest, rows: CleanedRows) -> list[str]:
-    warnings: list[str] = []
-    if request.tokenizer is None and "length" in request.steps:
-        warnings.append("lengths are estimated at 4 bytes a token; name a tokenizer for exact ones")
+    warnings = request.list_doubts()
     if rows.num_contradictions:
         warnings.append(
-            f"{rows.num_contradictions} conversations are the same so far and go on with different calls;"
+            f"{rows.num_contradictions} turns have different calls after the same conversation as an earlier row;"
             " none was dropped: decide which is right (contradictions has their lines)"
         )
     if rows.num_read and not rows.num_kept:

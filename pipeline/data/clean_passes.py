@@ -17,7 +17,7 @@ from pipeline.data.clean_rows import RowDrop, RowFilter, RowKept, judge_rows
 from pipeline.data.deduplicate import Fingerprint, list_answers
 
 if TYPE_CHECKING:
-    from pipeline.data.backends.contradictions import ContradictionSearch
+    from pipeline.data.answers import AnswerIndex
     from pipeline.data.backends.near_duplicates import DuplicateSearch
 
 MAX_SHOWN = 20
@@ -46,7 +46,7 @@ class CleanedRows:
         self.num_read = 0
         self.num_contradictions = 0
         self.contradictions: list[list[int]] = []
-        """The first of them: lines with the different answers."""
+        """The first of them: an earlier line and one that goes on with other calls."""
         self._scratch = scratch
         self._own_drops = scratch / "drops.jsonl"
         self._rows = scratch / "rows.jsonl"
@@ -76,24 +76,24 @@ class CleanedRows:
         if not {"exact", "near"} & set(row_filter.steps):
             self._read(source, row_filter, None, None, run)
             return
-        require("datasketch", "duckdb", "xxhash", extra="data")
-        from pipeline.data.backends.contradictions import ContradictionSearch
+        require("datasketch", "duckdb", "msgspec", "xxhash", extra="data")
+        from pipeline.data.answers import AnswerIndex
         from pipeline.data.backends.near_duplicates import DuplicateSearch
         from pipeline.data.backends.work_tables import WorkTables
 
-        with WorkTables(self._scratch) as tables:
-            repeats = DuplicateSearch(tables, threshold, within_labels=True)
-            contradictions = ContradictionSearch(tables)
-            self._read(source, row_filter, repeats, contradictions, run)
+        with (
+            WorkTables(self._scratch) as tables,
+            DuplicateSearch(tables, threshold, within_labels=True) as repeats,
+            AnswerIndex() as answers,
+        ):
+            self._read(source, row_filter, repeats, answers, run)
             repeats.finish()
             if "exact" in row_filter.steps:
                 self._mark_equal(repeats)
             if "near" in row_filter.steps:
                 self._mark_near(repeats, run)
-            for lines in contradictions.find():
-                self.num_contradictions += 1
-                if len(self.contradictions) < MAX_SHOWN:
-                    self.contradictions.append(lines)
+            self.num_contradictions, found = answers.find(MAX_SHOWN)
+            self.contradictions = [[pair.first_line, pair.line] for pair in found]
 
     def list_drops(self) -> Generator[Drop]:
         """Yield every row that goes, by line."""
@@ -111,7 +111,7 @@ class CleanedRows:
         source: Path,
         row_filter: RowFilter,
         repeats: "DuplicateSearch | None",
-        contradictions: "ContradictionSearch | None",
+        answers: "AnswerIndex | None",
         run: Run,
     ) -> None:
         with self._rows.open("wb") as rows, self._own_drops.open("w", encoding="utf-8") as own_drops:
@@ -124,9 +124,9 @@ class CleanedRows:
                 self._append(row)
                 if repeats is not None:
                     repeats.add(Fingerprint.of(row.conversation))
-                if contradictions is not None:
+                if answers is not None:
                     for answer in list_answers(row.conversation):
-                        contradictions.add(row.line, answer)
+                        answers.add(array("Q", (*answer, row.line)), 0)
 
     def _append(self, row: RowKept) -> None:
         self._lines.append(row.line)

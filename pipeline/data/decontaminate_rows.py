@@ -21,7 +21,7 @@ from pipeline.data.copier import Answer, CopierScore, score_copies
 from pipeline.data.deduplicate import Fingerprint, Turns
 
 if TYPE_CHECKING:
-    from pipeline.data.backends.work_tables import WorkTables
+    from pipeline.data.backends.near_duplicates import DuplicateSearch
 
 _MAX_COPIED_ROWS = 2000  # each is compared with every training row
 _HALF = 0.5
@@ -99,10 +99,11 @@ def compare_files(
         InvalidInputError: If a file cannot be used, or a row is no conversation.
     """
     require("datasketch", "duckdb", "xxhash", extra="data")
+    from pipeline.data.backends.near_duplicates import DuplicateSearch
     from pipeline.data.backends.work_tables import WorkTables
 
-    with WorkTables(scratch) as tables:
-        comparer = _Comparer(read_rows(test, label="read test", run=run), tables, threshold, seed)
+    with WorkTables(scratch) as tables, DuplicateSearch(tables, threshold, within_labels=False) as search:
+        comparer = _Comparer(read_rows(test, label="read test", run=run), search, seed)
         if not comparer.num_test_rows:
             raise InvalidInputError(f"{shown_path(test)} has no rows", hint="Name a file with conversations.")
         for row in read_rows(train, label="read training", run=run):
@@ -114,12 +115,11 @@ def compare_files(
 class _Comparer:
     """The test rows, and what the training rows so far share with them."""
 
-    def __init__(self, tests: Iterable[RowKept], tables: "WorkTables", threshold: float, seed: int) -> None:
-        from pipeline.data.backends.near_duplicates import DuplicateSearch
+    def __init__(self, tests: Iterable[RowKept], search: "DuplicateSearch", seed: int) -> None:
         from pipeline.data.backends.overlap import NearestRows, NgramOverlap
 
         self.exact: list[RowOverlap] = []
-        self._search = DuplicateSearch(tables, threshold, within_labels=False)
+        self._search = search
         self._test_lines = array("Q")
         self._train_lines = array("Q")
         self._test_of_digest: dict[bytes, list[int]] = {}

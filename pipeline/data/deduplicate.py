@@ -33,12 +33,12 @@ _UNSPACED = re.compile(
 
 
 class Answer(NamedTuple):
-    """One assistant turn for the search of contradictions."""
+    """One assistant turn for the search of contradictions, as 64-bit numbers."""
 
-    prefix: bytes
-    """Digest of everything the model sees before the turn."""
-    calls: bytes
-    """Digest of what the turn calls; the same for all turns without calls."""
+    prefix: int
+    """Equal for equal tools and turns before it."""
+    calls: int
+    """Equal for equal calls; one number for all turns without calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +152,12 @@ def list_answers(conversation: Conversation) -> Generator[Answer]:
     """Yield the assistant turns of a conversation that has tools, each with what came before it."""
     if not conversation.tools and not any(message.tool_calls for message in conversation.messages):
         return
-    seen = blake2b(_canonical(conversation.tools).encode("utf-8"), digest_size=16)
+    prefix = _number(_canonical(conversation.tools))
     for message in conversation.messages:
         if message.role == "assistant":
             calls = [(call.name, call.arguments) for call in message.tool_calls]
-            yield Answer(seen.digest(), _digest(_canonical(calls)))
-        seen.update(_describe(message).encode("utf-8"))
+            yield Answer(prefix, _number(_canonical(calls)))
+        prefix = _number(f"{prefix} {_describe(message)}")
 
 
 def _describe(message: Message) -> str:
@@ -172,6 +172,10 @@ def _canonical(value: Any) -> str:
 
 def _digest(*parts: str) -> bytes:
     return blake2b(_TURN_END.join(parts).encode("utf-8"), digest_size=16).digest()
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(_digest(text)[:8], "little")
 
 
 def _fold(text: str) -> str:

@@ -212,7 +212,7 @@ def _read(source: Path, request: DataSplitRequest, scratch: Path, run: Run) -> _
             from pipeline.data.backends.work_tables import WorkTables
 
             tables = stack.enter_context(WorkTables(scratch))
-            search = DuplicateSearch(tables, request.threshold, within_labels=False)
+            search = stack.enter_context(DuplicateSearch(tables, request.threshold, within_labels=False))
         for row in read_rows(source, label="read", run=run):
             kept.write(row.raw + b"\n")
             rows.add(row.conversation.extra, request)

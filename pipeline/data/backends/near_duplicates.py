@@ -6,24 +6,23 @@ probability 1 - (1 - 0.8^5)^25 = 0.99995 (Leskovec, Rajaraman, Ullman: Mining of
 decided by :func:`pipeline.data.deduplicate.find_similarity`. All state is in files below one folder.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from types import TracebackType
+from typing import NamedTuple, Self
 
 import numpy as np
 from datasketch import MinHash
-from xxhash import xxh32_intdigest
 
+from pipeline.data.backends.row_store import RowStore, find_matches
 from pipeline.data.backends.work_tables import WorkTables, digest_columns
 from pipeline.data.clusters import DisjointSets
-from pipeline.data.deduplicate import MIN_SHINGLES, Fingerprint, Turns, find_similarity
+from pipeline.data.deduplicate import MIN_SHINGLES, Fingerprint
 
 NUM_PERMUTATIONS = 128
 NUM_BANDS, BAND_HASHES = 25, 5
 _BATCH_ROWS = 4096
 _WALK_ROWS = 20_000
-_VERIFY_ROWS = 1024
-_HASH_SLACK = 0.02  # two shingles of a row may share a 32-bit hash; the exact decision comes after
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd: Knuth, TAOCP 3, 6.4
 
 
@@ -46,17 +45,21 @@ class DuplicateSearch:
         self._tables.run('CREATE TABLE digests ("row" UINTEGER, high UBIGINT, low UBIGINT)')
         self._tables.run('CREATE TABLE keys ("row" UINTEGER, key UBIGINT)')
         self._tables.run('CREATE TABLE repeats ("row" UINTEGER, first UINTEGER)')
-        self._turns = _Records(tables.folder / "turns")
-        self._hashes = _Records(tables.folder / "hashes")
+        self._rows = RowStore(tables.folder)
         self._batch: list[tuple[Fingerprint, list[int]]] = []
         self._left_out = -1
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._rows.__exit__(kind, error, trace)
+
     def add(self, fingerprint: Fingerprint) -> None:
         """Take the next row."""
-        hashes = [xxh32_intdigest(shingle.encode("utf-8")) for shingle in fingerprint.shingles]
-        self._turns.append(fingerprint.turns.pack())
-        self._hashes.append(np.unique(np.array(hashes, dtype=np.uint32)).tobytes())
-        self._batch.append((fingerprint, hashes))
+        self._batch.append((fingerprint, self._rows.add(fingerprint)))
         self.num_rows += 1
         if len(self._batch) == _BATCH_ROWS:
             self._store_batch()
@@ -64,8 +67,7 @@ class DuplicateSearch:
     def finish(self) -> None:
         """Say that all rows are in."""
         self._store_batch()
-        self._turns.finish()
-        self._hashes.finish()
+        self._rows.finish()
 
     def find_equal(self) -> Generator[tuple[int, int]]:
         """Yield each row that equals an earlier one, with the first such row; :meth:`walk` then leaves it out."""
@@ -112,15 +114,8 @@ class DuplicateSearch:
                     filled[buckets] = counts + 1
 
     def matches(self, row: int, candidates: np.ndarray) -> Generator[tuple[int, float]]:
-        """Yield the candidates that are near-duplicates of the row, with their exact similarity, in order."""
-        mine = self._hashes.read(row).view(np.uint32)
-        turns: Turns | None = None
-        for first in range(0, len(candidates), _VERIFY_ROWS):
-            for candidate in self._likely(mine, candidates[first : first + _VERIFY_ROWS]).tolist():
-                turns = turns or self._read_turns(row)
-                similarity = find_similarity(turns, self._read_turns(candidate), self.threshold)
-                if similarity is not None:
-                    yield candidate, similarity
+        """Return the candidates that are near-duplicates of the row, with their exact similarity, in order."""
+        return find_matches(self._rows, row, candidates, self.threshold)
 
     def find_near(self, on_row: Callable[[int], None]) -> Generator[Repeat]:
         """Yield each row that is a near-duplicate of an earlier row which is kept itself: the first such row."""
@@ -142,23 +137,6 @@ class DuplicateSearch:
             for candidate, _ in self.matches(row, np.array(apart, dtype=np.uint32)):
                 sets.union(row, candidate)
 
-    def _likely(self, mine: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-        """Return the candidates whose hashed shingles are about similar enough, all compared at once."""
-        bar = self.threshold - _HASH_SLACK
-        sizes = self._hashes.sizes(candidates) // mine.itemsize
-        close = np.minimum(sizes, len(mine)) >= bar * np.maximum(sizes, len(mine))
-        candidates, sizes = candidates[close], sizes[close]
-        if not len(candidates):
-            return candidates
-        theirs = np.concatenate([self._hashes.read(row).view(np.uint32) for row in candidates.tolist()])
-        places = np.minimum(np.searchsorted(mine, theirs), len(mine) - 1)
-        starts = np.cumsum(sizes) - sizes
-        common = np.add.reduceat((mine[places] == theirs).astype(np.int64), starts)
-        return candidates[common >= bar * (sizes + len(mine) - common)]
-
-    def _read_turns(self, row: int) -> Turns:
-        return Turns.unpack(self._turns.read(row).tobytes())
-
     def _store_batch(self) -> None:
         if not self._batch:
             return
@@ -166,14 +144,22 @@ class DuplicateSearch:
         rows = np.arange(self.num_rows - len(batch), self.num_rows, dtype=np.uint32)
         digests = digest_columns([fingerprint.exact for fingerprint, _ in batch], "high", "low")
         self._tables.insert("digests", {"row": rows, **digests})
-        long = [i for i, (_, hashes) in enumerate(batch) if len(hashes) >= MIN_SHINGLES]
-        if not long:
-            return
-        labels = [batch[i][0].label if self._within_labels else bytes(16) for i in long]
-        keys = band_keys(sign([batch[i][1] for i in long]), digest_columns(labels, "label")["label"])
-        self._tables.insert(
-            "keys", {"row": np.repeat(rows[long], NUM_BANDS), "key": np.ascontiguousarray(keys).reshape(-1)}
-        )
+        places, keys = make_keys(batch, within_labels=self._within_labels)
+        if len(places):
+            owners = np.repeat(rows[places], NUM_BANDS)
+            self._tables.insert("keys", {"row": owners, "key": np.ascontiguousarray(keys).reshape(-1)})
+
+
+def make_keys(
+    batch: Sequence[tuple[Fingerprint, list[int]]], *, within_labels: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places of the rows that are long enough for MinHash, and one key per such row and band."""
+    long = [place for place, (_, hashes) in enumerate(batch) if len(hashes) >= MIN_SHINGLES]
+    if not long:
+        return np.empty(0, dtype=np.int64), np.empty((0, NUM_BANDS), dtype=np.uint64)
+    labels = [batch[place][0].label if within_labels else bytes(16) for place in long]
+    keys = band_keys(sign([batch[place][1] for place in long]), digest_columns(labels, "label")["label"])
+    return np.array(long), keys
 
 
 def sign(hashes: list[list[int]]) -> np.ndarray:
@@ -204,33 +190,3 @@ def _gather(members: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> np.n
 def _new_array(path: Path, length: int) -> np.ndarray:
     """Return zeros in a file, so that the system may take their memory away."""
     return np.asarray(np.memmap(path, dtype=np.uint32, mode="w+", shape=(max(length, 1),)))
-
-
-class _Records:
-    """Byte strings of any length in a file, appended in order and read by number."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._content: BinaryIO = path.with_suffix(".bin").open("wb")
-        self._ends: BinaryIO = path.with_suffix(".ends").open("wb")
-        self._length = 0
-        self._bytes = self._starts = np.empty(0, dtype=np.uint8)
-
-    def append(self, record: bytes) -> None:
-        self._content.write(record)
-        self._ends.write(self._length.to_bytes(8, "little"))
-        self._length += len(record)
-
-    def finish(self) -> None:
-        self._ends.write(self._length.to_bytes(8, "little"))
-        self._content.close()
-        self._ends.close()
-        if self._length:
-            self._bytes = np.asarray(np.memmap(self._path.with_suffix(".bin"), dtype=np.uint8, mode="r"))
-        self._starts = np.asarray(np.memmap(self._path.with_suffix(".ends"), dtype="<u8", mode="r"))
-
-    def read(self, number: int) -> np.ndarray:
-        return self._bytes[int(self._starts[number]) : int(self._starts[number + 1])]
-
-    def sizes(self, numbers: np.ndarray) -> np.ndarray:
-        return (self._starts[numbers + 1] - self._starts[numbers]).astype(np.int64)

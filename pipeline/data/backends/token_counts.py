@@ -18,7 +18,7 @@ def load_counter(folder_or_file: Path) -> Callable[[str], int]:
     path = folder_or_file / "tokenizer.json" if folder_or_file.is_dir() else folder_or_file
     try:
         tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except Exception as error:  # noqa: BLE001 - the library raises plain Exception for a broken file
+    except Exception as error:  # the library raises plain Exception for a broken file
         raise InvalidInputError(
             f"{path} is no tokenizer: {str(error)[:200]}",
             hint="Name a model folder with a tokenizer.json, such as models/smollm2-135m.",

@@ -114,7 +114,7 @@ def test_rows_with_different_calls_or_tools_are_never_repeats(tmp_path: Path) ->
     text = "please delete the task about the dentist appointment on Friday morning at nine"
     rows = [calling(text, {"id": 1}), calling(text, {"id": 2}), calling(f"{text} now", {"id": 1})]
     assert search_near(tmp_path, rows) == {2: 0}
-    other_tool = {"type": "function", "function": {"name": "delete", "parameters": {}}}
+    other_tool: dict[str, Any] = {"type": "function", "function": {"name": "delete", "parameters": {}}}
     folder = tmp_path / "tools"
     folder.mkdir()
     assert search_near(folder, [rows[0], calling(text, {"id": 1}, [other_tool])]) == {}
@@ -170,10 +170,10 @@ def test_the_search_drops_what_comparing_every_pair_drops(tmp_path: Path) -> Non
 
 def test_candidates_are_those_of_datasketchs_own_index(tmp_path: Path) -> None:
     rows = make_corpus(seed=4, num_rows=300)
-    index = MinHashLSH(num_perm=128, params=(25, 5))
+    index: Any = MinHashLSH(num_perm=128, params=(25, 5))
     expected: set[tuple[int, int]] = set()
     for number, row in enumerate(rows):
-        signature = MinHash(num_perm=128, hashfunc=xxh32_intdigest)
+        signature: Any = MinHash(num_perm=128, hashfunc=xxh32_intdigest)
         for shingle in Fingerprint.of(row).shingles:
             signature.update(shingle.encode("utf-8"))
         expected |= {(number, found) for found in index.query(signature)}

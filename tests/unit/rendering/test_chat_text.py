@@ -4,14 +4,13 @@
 The templates are those that TRL ships (Qwen 2.5, Qwen 3, Llama 3, Llama 3.1); the tokenizer is a byte-level one made here.
 """
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trl
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from pipeline.core.errors import InvalidInputError
 from pipeline.core.messages import Message, ToolCall
@@ -20,14 +19,6 @@ from pipeline.rendering.row import IGNORED, EncodedRow
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 OURS = Path(__file__).parents[3] / "pipeline/models/tool_chat.jinja"
-SPECIAL = [
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|start_header_id|>",
-    "<|end_header_id|>",
-    "<|eot_id|>",
-    "<|begin_of_text|>",
-]
 TOOL = {
     "type": "function",
     "function": {"name": "find", "parameters": {"type": "object", "properties": {"q": {"type": "string"}}}},
@@ -42,25 +33,31 @@ CALLS = (
 )
 
 
-def make_encoder(template: str) -> ChatEncoder:
-    """An encoder with one token a byte, so that every position can be trained or not."""
-    vocabulary = {character: i for i, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",
-        bos_token="<|begin_of_text|>",
-        additional_special_tokens=SPECIAL,
-    )
-    fast.chat_template = template
-    return ChatEncoder(fast)
+Encoders = Callable[[str], ChatEncoder]
+Problems = Callable[[str, Any], list[str]]
 
 
-@cache
-def encoder(name: str) -> ChatEncoder:
-    return make_encoder(OURS.read_text() if name == "ours" else (TEMPLATES / f"{name}.jinja").read_text())
+@pytest.fixture(scope="module")
+def encoder(byte_tokenizer: Any) -> Encoders:
+    """Encoders by the name of their template."""
+
+    @cache
+    def make(name: str) -> ChatEncoder:
+        path = OURS if name == "ours" else TEMPLATES / f"{name}.jinja"
+        return ChatEncoder(byte_tokenizer(path.read_text(encoding="utf-8")))
+
+    return make
+
+
+@pytest.fixture
+def problems(encoder: Encoders) -> Problems:
+    """Problems of a conversation under a template, in short."""
+
+    def find(name: str, messages: Any) -> list[str]:
+        wire = to_template(messages) if isinstance(messages[0], Message) else list(messages)
+        return [f"{p.turn} {p.role} {p.kind}" for p in encoder(name).encode(wire, [TOOL]).problems]
+
+    return find
 
 
 def trained(made: EncodedRow, by: ChatEncoder) -> list[str]:
@@ -74,13 +71,8 @@ def trained(made: EncodedRow, by: ChatEncoder) -> list[str]:
     return [str(by.tokenizer.decode(ids)) for ids in found]
 
 
-def problems(name: str, messages: Any) -> list[str]:
-    wire = to_template(messages) if isinstance(messages[0], Message) else list(messages)
-    return [f"{p.turn} {p.role} {p.kind}" for p in encoder(name).encode(wire, [TOOL]).problems]
-
-
 @pytest.mark.parametrize("name", ["ours", "qwen2_5", "qwen3", "qwen3_instruct_2507"])
-def test_only_assistant_turns_with_their_end_are_trained(name: str) -> None:
+def test_only_assistant_turns_with_their_end_are_trained(name: str, encoder: Encoders) -> None:
     by = encoder(name)
     made = by.encode(to_template(CALLS), [TOOL])
     call, reply, end = trained(made, by)
@@ -92,7 +84,7 @@ def test_only_assistant_turns_with_their_end_are_trained(name: str) -> None:
     assert made.text[slice(*made.trained_ranges()[1])] == reply
 
 
-def test_marks_give_the_labels_that_transformers_gives() -> None:
+def test_marks_give_the_labels_that_transformers_gives(encoder: Encoders) -> None:
     by = encoder("ours")
     made = by.encode(to_template(CALLS), [TOOL])
     theirs: Any = by.tokenizer.apply_chat_template(
@@ -102,9 +94,9 @@ def test_marks_give_the_labels_that_transformers_gives() -> None:
     assert [label != IGNORED for label in made.labels] == [bool(mask) for mask in theirs["assistant_masks"]]
 
 
-def test_without_marks_the_labels_are_those_of_trls_marked_template_but_for_line_breaks_around_turns() -> (
-    None
-):
+def test_without_marks_the_labels_are_those_of_trls_marked_template_but_for_line_breaks_around_turns(
+    encoder: Encoders,
+) -> None:
     by, marked = encoder("qwen2_5"), encoder("qwen2_5_training")
     ours, theirs = by.encode(to_template(CALLS), [TOOL]), marked.encode(to_template(CALLS), [TOOL])
     assert ours.text == theirs.text
@@ -117,13 +109,13 @@ def test_without_marks_the_labels_are_those_of_trls_marked_template_but_for_line
     assert [text.strip("\n") for text in trained(theirs, marked)] == trained(ours, by)
 
 
-def test_qwen_drops_a_turn_of_role_human() -> None:
+def test_qwen_drops_a_turn_of_role_human(problems: Problems) -> None:
     messages = [{"role": "human", "content": "Where is it?"}, {"role": "assistant", "content": "Here."}]
     assert problems("qwen2_5", messages) == ["0 human dropped"]
     assert problems("qwen3", messages) == ["0 human dropped"]
 
 
-def test_llama_3_drops_calls_and_llama_31_refuses_two_at_once() -> None:
+def test_llama_3_drops_calls_and_llama_31_refuses_two_at_once(problems: Problems) -> None:
     assert problems("llama3", CALLS)[0] == "1 assistant dropped"
     two = tuple(ToolCall(name="find", arguments={"q": word}, id=word) for word in "ab")
     assert problems("llama3_1", [CALLS[0], Message(role="assistant", tool_calls=two)]) == [
@@ -132,15 +124,15 @@ def test_llama_3_drops_calls_and_llama_31_refuses_two_at_once() -> None:
     assert problems("llama3_1", CALLS) == []
 
 
-def test_a_template_that_alters_a_turn_is_found_out() -> None:
-    template = OURS.read_text().replace(
+def test_a_template_that_alters_a_turn_is_found_out(byte_tokenizer: Any) -> None:
+    template = OURS.read_text(encoding="utf-8").replace(
         "message.content + '<|im_end|>\\n' -}}", "message.content | upper + '<|im_end|>\\n' -}}"
     )
-    made = make_encoder(template).encode(to_template(CALLS), [TOOL])
+    made = ChatEncoder(byte_tokenizer(template)).encode(to_template(CALLS), [TOOL])
     assert [(p.turn, p.kind) for p in made.problems] == [(0, "altered"), (4, "altered")]
 
 
-def test_a_control_token_inside_a_text_is_refused() -> None:
+def test_a_control_token_inside_a_text_is_refused(problems: Problems) -> None:
     messages = (
         Message(role="user", content="end it <|im_end|> now"),
         Message(role="assistant", content="Done as told."),
@@ -148,23 +140,23 @@ def test_a_control_token_inside_a_text_is_refused() -> None:
     assert problems("ours", messages) == ["0 user control_token"]
 
 
-def test_a_template_that_never_ends_a_turn_or_none_at_all_is_refused_with_a_hint() -> None:
+def test_a_template_that_never_ends_a_turn_or_none_at_all_is_refused_with_a_hint(byte_tokenizer: Any) -> None:
     for template in ("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}", ""):
         with pytest.raises(InvalidInputError, match=r"template") as caught:
-            make_encoder(template)
+            ChatEncoder(byte_tokenizer(template))
         assert "generation" in caught.value.hint
 
 
-def test_an_assistant_turn_that_cannot_be_told_apart_is_named() -> None:
+def test_an_assistant_turn_that_cannot_be_told_apart_is_named(byte_tokenizer: Any) -> None:
     # The prompt of a later turn is not how the whole text begins: the template rewrites what came before.
     template = (
         "{{ messages | length }}{% for m in messages %}<{{ m.role }}>{{ m.content }}<|im_end|>{% endfor %}"
         "{% if add_generation_prompt %}<assistant>{% endif %}"
     )
-    made = make_encoder(template).encode(to_template((CALLS[0], CALLS[3])), [])
+    made = ChatEncoder(byte_tokenizer(template)).encode(to_template((CALLS[0], CALLS[3])), [])
     assert [(p.turn, p.kind) for p in made.problems] == [(1, "untrained")]
 
 
-def test_a_conversation_without_an_assistant_turn_trains_nothing() -> None:
+def test_a_conversation_without_an_assistant_turn_trains_nothing(encoder: Encoders) -> None:
     made = encoder("ours").encode([{"role": "user", "content": "Is anybody there?"}], [])
     assert (made.num_trained_tokens, made.problems) == (0, ())

@@ -11,7 +11,7 @@ from pipeline.core.messages import ToolCall
 from pipeline.task_api.tools import load_tools
 from pipeline.train.rows import common_tools, read_examples
 
-TOOL = {
+TOOL: dict[str, Any] = {
     "type": "function",
     "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}},
 }
@@ -46,7 +46,8 @@ def test_tools_may_be_json_text_or_the_name_of_our_set_or_none(tmp_path: Path) -
 
 
 def test_tools_are_common_only_when_every_row_has_them(tmp_path: Path) -> None:
-    same, other = {"messages": MESSAGES, "tools": [TOOL]}, {"messages": MESSAGES}
+    other: dict[str, Any] = {"messages": MESSAGES}
+    same = {**other, "tools": [TOOL]}
     assert common_tools(read_examples(write(tmp_path, same, same))) == (TOOL,)
     assert common_tools(read_examples(write(tmp_path, same, other))) is None
 
