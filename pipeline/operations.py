@@ -66,6 +66,56 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Execute the tool calls of a data file again and report rows whose results differ.",
     ),
     CatalogueEntry(
+        "data.inspect",
+        "pipeline.data.inspect_file:DATA_INSPECT",
+        "Look into a conversation file: formats, turns, roles, tools, lengths, issues by kind and a few sample rows.",
+    ),
+    CatalogueEntry(
+        "data.validate",
+        "pipeline.data.validate:DATA_VALIDATE",
+        "Check every row of a conversation file and explain each broken one by line, place and remedy.",
+    ),
+    CatalogueEntry(
+        "data.preview",
+        "pipeline.data.preview:DATA_PREVIEW",
+        "Show the exact training text of rows with the trained tokens marked, and what the chat template loses.",
+    ),
+    CatalogueEntry(
+        "data.convert",
+        "pipeline.data.convert:DATA_CONVERT",
+        "Convert rows between OpenAI messages, ShareGPT and Alpaca without loss.",
+    ),
+    CatalogueEntry(
+        "data.pii",
+        "pipeline.data.pii:DATA_PII",
+        "Report personal data in every text of a file, or replace it by consistent surrogates.",
+    ),
+    CatalogueEntry(
+        "data.clean",
+        "pipeline.data.clean:DATA_CLEAN",
+        "Drop repeated and unusable rows of a data file, tidy the rest, and list every drop with its reason.",
+    ),
+    CatalogueEntry(
+        "data.clean_shards",
+        "pipeline.data.clean_shards:DATA_CLEAN_SHARDS",
+        "Clean all data files of a folder as one data set, in several processes, with the rules of data clean.",
+    ),
+    CatalogueEntry(
+        "data.split",
+        "pipeline.data.split:DATA_SPLIT",
+        "Divide a data file into train, validation and test so that nothing similar is on two sides.",
+    ),
+    CatalogueEntry(
+        "data.decontaminate",
+        "pipeline.data.decontaminate:DATA_DECONTAMINATE",
+        "Find what a training file shares with a test file: equal rows, near-duplicates, 8-grams, copied answers.",
+    ),
+    CatalogueEntry(
+        "data.report",
+        "pipeline.data.report:DATA_REPORT",
+        "Write a data report: accuracy, consistency, coverage, diversity, leakage, personal data, tokens and cost.",
+    ),
+    CatalogueEntry(
         "train.run", "pipeline.train.run:TRAIN_RUN", "Fine-tune a base model on tool-calling conversations."
     ),
     CatalogueEntry(
@@ -144,6 +194,7 @@ GROUP_SUMMARIES: dict[str, str] = {
     "decide": "prompt, retrieve, fine-tune or both?",
     "economics": "does it pay?",
     "models": "base models",
+    "data": "inspect, validate, preview, convert, clean, split, report",
     "synth": "make conversations with exact ground truth",
     "train": "fine-tune",
     "evals": "measure, with intervals",

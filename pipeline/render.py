@@ -16,7 +16,17 @@ _NAME_WIDTH = 28  # of 80 columns, for what a row is about
 def render_result(result: Result, console: Console | None = None) -> None:
     """Print a result readably."""
     console = console or Console()
-    values = result.model_dump(mode="json", exclude={"warnings", "next_step"})
+    if pieces := result.styled_text():
+        console.print(Text.assemble(*pieces))
+    else:
+        _print_fields(console, result.model_dump(mode="json", exclude={"warnings", "next_step"}))
+    for warning in result.warnings:
+        console.print(Text(f"warning: {warning}", style="yellow"))
+    if result.next_step:
+        console.print(Text(f"next: {result.next_step}", style="green"))
+
+
+def _print_fields(console: Console, values: dict[str, Any]) -> None:
     plain = Table(show_header=False, box=None, pad_edge=False)
     for key, value in values.items():
         if isinstance(value, str) and "\n" in value:
@@ -28,10 +38,6 @@ def render_result(result: Result, console: Console | None = None) -> None:
     for key, value in values.items():
         if _is_rows(value):
             _print_rows(console, key, value)
-    for warning in result.warnings:
-        console.print(Text(f"warning: {warning}", style="yellow"))
-    if result.next_step:
-        console.print(Text(f"next: {result.next_step}", style="green"))
 
 
 def _is_rows(value: Any) -> TypeGuard[list[dict[str, Any]]]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn, get_args, get_origin
 
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from pipeline.core.errors import InvalidInputError
 from pipeline.core.operation import Operation
@@ -88,8 +87,12 @@ def _help(field: FieldInfo) -> str:
     text = field.description or ""
     if choices := _choices(field.annotation):
         text += f" One of: {', '.join(choices)}."
-    if not field.is_required() and field.default not in (None, "", (), PydanticUndefined):
-        text += f" (default: {field.default})"
+    default: Any = (
+        None if field.is_required() else field.get_default(call_default_factory=True, validated_data={})
+    )
+    if default not in (None, "", (), []):
+        shown = ",".join(map(str, default)) if isinstance(default, list | tuple) else default  # pyright: ignore[reportUnknownArgumentType] - Any at a JSON border
+        text += f" (default: {shown})"
     return text.replace("%", "%%")
 
 

@@ -43,6 +43,32 @@ def starter_gguf(starter_model: Path, tmp_path_factory: pytest.TempPathFactory) 
     return path
 
 
+@pytest.fixture(scope="session")
+def byte_tokenizer() -> Any:
+    """A function: chat template -> tokenizer with one token a byte, so that every position can be trained or not."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    def make(template: str) -> Any:
+        alphabet: list[str] = sorted(pre_tokenizers.ByteLevel.alphabet())
+        tokenizer: Any = Tokenizer(
+            models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[])
+        )
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        headers = ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+        fast: Any = PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer,
+            bos_token="<|begin_of_text|>",
+            eos_token="<|im_end|>",
+            additional_special_tokens=["<|im_start|>", *headers],
+        )
+        fast.chat_template = template
+        return fast
+
+    return make
+
+
 @pytest.fixture
 def tiny_model(workspace: Path, starter_model: Path) -> Path:
     """models/tiny of the test's workspace: two random layers behind the starter's tokenizer and template."""

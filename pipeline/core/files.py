@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pipeline.core.errors import DoesNotFitError
 from pipeline.core.units import format_bytes
@@ -18,12 +18,18 @@ _CHUNK_BYTES = 1 << 20
 
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write a file so that readers see the old content or the new, never a part."""
-    raw = content.encode("utf-8") if isinstance(content, str) else content
+    with open_atomic(path) as handle:
+        handle.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextmanager
+def open_atomic(path: Path) -> Generator[BinaryIO]:
+    """Yield a handle whose bytes become the file when the block ends without an error; for files written in pieces."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as handle:
-            handle.write(raw)
+            yield handle
             handle.flush()
             os.fsync(handle.fileno())
         Path(temporary).chmod(0o644)

@@ -40,6 +40,10 @@ class Result(BaseModel):
         """True when the operation's own answer is no (CLI exit status 1)."""
         return False
 
+    def styled_text(self) -> list[tuple[str, str]]:
+        """Return (text, rich style) pieces that a terminal shows in place of the fields; none for a table of them."""
+        return []
+
 
 RequestT = TypeVar("RequestT", bound=Request)
 ResultT = TypeVar("ResultT", bound=Result)

@@ -31,9 +31,20 @@ def confined_to(root: Path) -> Generator[None]:
         _fence.reset(token)
 
 
+def is_confined() -> bool:
+    """True while an MCP caller's request is parsed; a field may choose a more careful default then."""
+    return _fence.get() is not None
+
+
 def resolve_path(value: str) -> Path:
     """Return a request path as an absolute one: relative paths start at the workspace."""
     return Settings.load().workspace / value
+
+
+def shown_path(path: Path) -> str:
+    """Return a path relative to the workspace when it is inside."""
+    root = Settings.load().workspace
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def _check_path(value: str) -> str:

@@ -10,7 +10,6 @@ from pipeline.core.errors import InvalidInputError
 from pipeline.core.operation import Part
 from pipeline.core.paths import resolve_path
 from pipeline.core.runs import Run
-from pipeline.core.settings import Settings
 from pipeline.evals.predictions import Reply
 from pipeline.evals.scorers import score_turn
 from pipeline.evals.turns import Kind, Turn
@@ -121,9 +120,3 @@ def find_details(reference: str) -> Path:
             hint="Name a run of `llmops evals run` that has started.",
         )
     return found
-
-
-def shown_path(path: Path) -> str:
-    """Return a path relative to the workspace when it is inside."""
-    root = Settings.load().workspace
-    return str(path.relative_to(root) if path.is_relative_to(root) else path)

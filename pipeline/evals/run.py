@@ -19,12 +19,12 @@ from pipeline.core.errors import InvalidInputError
 from pipeline.core.files import sha256_file, write_atomic, write_json
 from pipeline.core.messages import Example
 from pipeline.core.operation import Operation, Request, Result
-from pipeline.core.paths import WorkspacePath, WorkspaceRef, resolve_path
+from pipeline.core.paths import WorkspacePath, WorkspaceRef, resolve_path, shown_path
 from pipeline.core.progress import Progress
 from pipeline.core.runs import Run
 from pipeline.evals.intervals import Interval, Rate
 from pipeline.evals.predictions import ask_model
-from pipeline.evals.records import DETAILS_FILE, TurnRecord, judge, read_finished, shown_path
+from pipeline.evals.records import DETAILS_FILE, TurnRecord, judge, read_finished
 from pipeline.evals.report import choose_worst, describe_answer, describe_prediction, render_report
 from pipeline.evals.scorers import find_reference_errors
 from pipeline.evals.summary import LatencySummary, Summary, summarise

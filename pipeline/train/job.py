@@ -3,9 +3,21 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.core.messages import Example, Tool
+from pipeline.core.messages import Message, Tool
 from pipeline.core.runs import Run
 from pipeline.train.recipe import TrainRecipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainExample:
+    """One conversation to train on, and the tools that its own prompt prints."""
+
+    name: str
+    """File, line and id, for messages to the user."""
+    messages: tuple[Message, ...]
+    """Turns in order."""
+    tools: tuple[Tool, ...]
+    """Tools in OpenAI form; may be empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,12 +28,10 @@ class TrainJob:
     """How to train."""
     base_model: Path
     """Hugging Face folder."""
-    train_examples: list[Example]
+    train_examples: list[TrainExample]
     """Rows to train on."""
-    validation_examples: list[Example]
+    validation_examples: list[TrainExample]
     """Rows for the evaluation loss; may be empty."""
-    tools: list[Tool]
-    """Tools printed in every prompt."""
     run: Run
     """Run directory for metrics and progress."""
     checkpoints: Path

@@ -13,16 +13,16 @@ from pydantic import Field
 
 from pipeline.core.errors import InvalidInputError, MissingDependencyError, PipelineError
 from pipeline.core.extras import installed_version, require
-from pipeline.core.files import read_jsonl, require_disk, sha256_file, write_json
-from pipeline.core.messages import Example
+from pipeline.core.files import require_disk, sha256_file, write_json
 from pipeline.core.operation import Operation, Request, Result
 from pipeline.core.paths import WorkspaceRef
 from pipeline.core.refs import resolve_path
 from pipeline.core.runs import Run
 from pipeline.core.settings import Settings
 from pipeline.task_api.tools import load_tools
-from pipeline.train.job import TrainJob, TrainOutcome
+from pipeline.train.job import TrainExample, TrainJob, TrainOutcome
 from pipeline.train.recipe import PRESETS, TrainRecipe
+from pipeline.train.rows import common_tools, read_examples
 
 _STATE_BYTES_PER_PARAMETER = 12  # fp32 weight + two Adam moments in a checkpoint (arXiv:1910.02054, 3.1)
 _ADAPTER_PARAMETERS = 20_000_000  # more than rank 64 on all linear layers of a model that a CPU can train
@@ -35,7 +35,8 @@ class TrainRunRequest(Request):
     model: WorkspaceRef = "smollm2-135m"
     """Base model: starter name, folder, or `file:PATH`."""
     data: WorkspaceRef = Field(min_length=1)
-    """Folder with `train.jsonl` and optionally `validation.jsonl`, or one JSONL file."""
+    """Folder with `train.jsonl` and optionally `validation.jsonl`, or one JSONL file; rows are OpenAI messages, each
+    with its own `tools` or the name of a `tool_set`."""
     preset: Literal["cpu-smoke", "cpu-quality", "cpu-lora", "t4-lora"] = "cpu-quality"
     """Named recipe; ignored when `recipe` is given."""
     recipe: TrainRecipe | None = None
@@ -82,12 +83,12 @@ def train_model(request: TrainRunRequest, run: Run) -> TrainRunResult:
     train_file, validation_file = _find_files(request.data)
     output = run.artifacts / ("adapter" if recipe.method == "lora" else "model")
     require_disk(run.path, _checkpoint_bytes(recipe, base_model), "Training with its checkpoints")
+    train_examples = read_examples(train_file)
     job = TrainJob(
         recipe=recipe,
         base_model=base_model,
-        train_examples=read_examples(train_file),
+        train_examples=train_examples,
         validation_examples=read_examples(validation_file) if validation_file else [],
-        tools=load_tools(),
         run=run,
         checkpoints=run.artifacts / "checkpoints",
         output=output,
@@ -105,8 +106,7 @@ def train_model(request: TrainRunRequest, run: Run) -> TrainRunResult:
         ),
         "method": recipe.method,
         "backend": backend,
-        "tool_set": "task_api",
-        "system_prompt_template": "You are a task assistant. Today is {today}.",
+        **_describe_prompt(train_examples),
         "recipe": recipe.model_dump(mode="json"),
         "data": {"train": str(train_file), "train_sha256": sha256_file(train_file)},
         "outcome": asdict(outcome),
@@ -130,35 +130,20 @@ def train_model(request: TrainRunRequest, run: Run) -> TrainRunResult:
 
 def _checkpoint_bytes(recipe: TrainRecipe, base_model: Path) -> int:
     weights_bytes = sum(path.stat().st_size for path in base_model.glob("*.safetensors"))
-    num_trained = (
-        weights_bytes // 2 if recipe.method == "full" else _ADAPTER_PARAMETERS
-    )  # base weights are 16-bit
+    # Base weights are 16-bit.
+    num_trained = weights_bytes // 2 if recipe.method == "full" else _ADAPTER_PARAMETERS
     return _NUM_CHECKPOINTS_AT_ONCE * _STATE_BYTES_PER_PARAMETER * num_trained
 
 
-def read_examples(path: Path) -> list[Example]:
-    """Read conversations.
-
-    Raises:
-        InvalidInputError: If a line is not a conversation of our schema; names the line.
-    """
-    examples: list[Example] = []
-    try:
-        rows = read_jsonl(path)
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(
-            f"cannot read {path}: {error}", hint="Pass a JSONL file written by synth generate."
-        ) from error
-    for number, row in enumerate(rows, start=1):
-        try:
-            examples.append(Example.from_row(row))
-        except (ValueError, KeyError, TypeError) as error:
-            raise InvalidInputError(
-                f"{path.name} row {number}: {str(error)[:200]}", hint="Mend the row."
-            ) from error
-    if not examples:
-        raise InvalidInputError(f"{path} has no rows", hint="Make some with `llmops synth generate`.")
-    return examples
+def _describe_prompt(examples: list[TrainExample]) -> dict[str, object]:
+    """Return what clients must send, as far as all rows agree: later stages read it from ``training.json``."""
+    tools = common_tools(examples)
+    if tools == tuple(load_tools()):
+        return {
+            "tool_set": "task_api",
+            "system_prompt_template": "You are a task assistant. Today is {today}.",
+        }
+    return {"tool_set": None, "tools": tools}
 
 
 def _find_files(data: str) -> tuple[Path, Path | None]:

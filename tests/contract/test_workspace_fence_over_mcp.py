@@ -23,6 +23,7 @@ UNFENCED = {
     "economics.compare: api_model",  # names of models in a price table, and where a price was read
     "economics.compare: prices.model",
     "economics.compare: prices.source",
+    "data.report: price.source",
     "decide.recommend: costs.api_model",
     "decide.recommend: costs.prices.model",
     "decide.recommend: costs.prices.source",

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen2Config, Qwen3Config
 
-from pipeline.train.backends.encode import IGNORED
+from pipeline.rendering.row import IGNORED
 from pipeline.train.backends.prefix import PrefixCollator, common_prefix_length, predicted_loss
 
 pytestmark = pytest.mark.slow

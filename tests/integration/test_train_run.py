@@ -127,8 +127,40 @@ def test_a_row_whose_turn_the_template_drops_is_refused_by_name(tiny_model: Path
         )
     ]
     write_jsonl(workspace / "rows.jsonl", [row.to_row() for row in rows])
-    with pytest.raises(InvalidInputError, match=r"row 'row-7'.*turn 1 \(tool\)"):
+    with pytest.raises(InvalidInputError, match=r"rows.jsonl line 1, id 'row-7': turn 1 \(tool\).*drops it"):
         TRAIN_RUN.call({"data": "rows.jsonl", "model": str(tiny_model), "recipe": RECIPE, "backend": "trl"})
+
+
+def test_rows_with_tools_of_their_own_train_without_the_task_api(tiny_model: Path, workspace: Path) -> None:
+    rows = [_foreign_row(f"tool_{number % 3}", f"Paris {number}") for number in range(12)]
+    write_jsonl(workspace / "rows.jsonl", rows)
+    result = TRAIN_RUN.call(
+        {"data": "rows.jsonl", "model": str(tiny_model), "recipe": RECIPE, "backend": "trl"}
+    )
+    assert result.num_rows == 12
+    facts = json.loads((Run.open(result.run_id).artifacts / "training.json").read_text(encoding="utf-8"))
+    assert (facts["tool_set"], facts["tools"]) == (None, None)  # rows differ: nothing to promise to clients
+    assert facts["outcome"]["shared_prefix"]
+
+
+def _foreign_row(tool: str, city: str) -> dict[str, Any]:
+    properties = {"city": {"type": "string"}}
+    function = {"name": tool, "parameters": {"type": "object", "properties": properties}}
+    call = {"name": tool, "arguments": json.dumps({"city": city})}
+    return {
+        "messages": [
+            {"role": "user", "content": f"How is {city}?"},
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"id": "c1", "type": "function", "function": call}],
+            },
+            {"role": "tool", "content": "sunny", "tool_call_id": "c1"},
+            {"role": "assistant", "content": "It is sunny."},
+        ],
+        "tools": [{"type": "function", "function": function}],
+        "source": {"any": "field of the user's"},
+    }
 
 
 def test_training_refuses_when_every_row_is_too_long(tiny_model: Path, data: Path) -> None:

@@ -1,26 +1,24 @@
 # pyright: basic
-"""Rows -> token ids and labels through the model's own chat template, and the checks on that text.
+"""Training rows -> token ids and labels, by the same encoder that `llmops data preview` shows.
 
-Only assistant turns get labels (the template's ``{% generation %}`` spans). A row whose turn the template drops or
-alters is refused here, before any time is spent on training.
+A row whose turn the template drops or alters is refused here, before any time is spent on training.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from pipeline.core.errors import InvalidInputError
-from pipeline.core.messages import Example, Message, Tool
-
-IGNORED = -100
+from pipeline.rendering.backends.chat_text import ChatEncoder, to_template
+from pipeline.train.job import TrainExample
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedRow:
-    """One row as the model sees it."""
+class TokenRow:
+    """What training keeps of a row."""
 
-    input_ids: list[int]
+    token_ids: list[int]
     """Token ids of the whole conversation."""
     labels: list[int]
     """Token ids to learn, IGNORED elsewhere; same length."""
@@ -30,7 +28,7 @@ class EncodedRow:
 class EncodedRows:
     """All rows of one file."""
 
-    rows: list[EncodedRow]
+    rows: list[TokenRow]
     """Rows inside max_length."""
     num_too_long: int
     """Rows left out because they are longer than max_length."""
@@ -41,67 +39,32 @@ class EncodedRows:
 
 
 def encode_rows(
-    examples: list[Example], tokenizer: PreTrainedTokenizerBase, tools: list[Tool], max_length: int
+    examples: Sequence[TrainExample], tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> EncodedRows:
     """Encode conversations.
 
     Raises:
-        InvalidInputError: If the template has no generation spans, or drops or alters a turn.
+        InvalidInputError: If assistant turns cannot be told apart, or the template drops or alters a turn.
     """
-    template = tokenizer.chat_template
-    if not template or "generation" not in template:
-        raise InvalidInputError(
-            "the model's chat template has no {% generation %} spans, so assistant turns cannot be told apart",
-            hint="Pull the model with `llmops models pull`, which adds our template, or add the spans to yours.",
-        )
-    rows: list[EncodedRow] = []
+    encoder = ChatEncoder(tokenizer)
+    rows: list[TokenRow] = []
+    num_trained = 0
     too_long = 0
     for example in examples:
-        row = _encode(example, tokenizer, tools)
-        if len(row.input_ids) > max_length:
+        row = encoder.encode(to_template(example.messages), example.tools)
+        if row.problems:
+            raise InvalidInputError(
+                f"{example.name}: {row.problems[0]}",
+                hint="`llmops data preview FILE --model MODEL` shows the training text of every such row.",
+            )
+        if len(row.token_ids) > max_length:
             too_long += 1
         else:
-            rows.append(row)
+            rows.append(TokenRow(row.token_ids, row.labels))
+            num_trained += row.num_trained_tokens
     return EncodedRows(
         rows=rows,
         num_too_long=too_long,
-        num_tokens=sum(len(row.input_ids) for row in rows),
-        num_trained_tokens=sum(label != IGNORED for row in rows for label in row.labels),
+        num_tokens=sum(len(row.token_ids) for row in rows),
+        num_trained_tokens=num_trained,
     )
-
-
-def _encode(example: Example, tokenizer: PreTrainedTokenizerBase, tools: list[Tool]) -> EncodedRow:
-    # The template gets parsed arguments, as the server's template engine does.
-    messages = [_for_template(message) for message in example.messages]
-    definitions: Any = tools
-    encoded: Any = tokenizer.apply_chat_template(
-        messages, tools=definitions, return_dict=True, return_assistant_tokens_mask=True
-    )
-    ids, mask = list(encoded["input_ids"]), list(encoded["assistant_masks"])
-    _check_turns(example, str(tokenizer.decode(ids)), mask)
-    return EncodedRow(ids, [token if kept else IGNORED for token, kept in zip(ids, mask, strict=True)])
-
-
-def _for_template(message: Message) -> dict[str, Any]:
-    raw = message.to_openai()
-    for call, parsed in zip(raw.get("tool_calls", []), message.tool_calls, strict=True):
-        call["function"]["arguments"] = parsed.arguments
-    return raw
-
-
-def _check_turns(example: Example, text: str, mask: list[int]) -> None:
-    for index, message in enumerate(example.messages):
-        lost = message.content is not None and message.content.strip() not in text
-        lost = lost or any(call.name not in text for call in message.tool_calls)
-        if lost:
-            raise InvalidInputError(
-                f"row {example.id!r}: the chat template drops or alters turn {index} ({message.role})",
-                hint="Check the role names of the row, or use a template that prints tools and tool results.",
-            )
-    spans = sum(1 for before, now in zip([0, *mask], mask, strict=False) if now and not before)
-    turns = sum(message.role == "assistant" for message in example.messages)
-    if spans != turns:
-        raise InvalidInputError(
-            f"row {example.id!r}: {turns} assistant turns but {spans} trained spans",
-            hint="Put the whole assistant turn, its end token included, inside {% generation %}.",
-        )

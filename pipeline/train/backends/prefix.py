@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from pipeline.train.backends.encode import IGNORED
+from pipeline.rendering.row import IGNORED
 
 MIN_PREFIX_TOKENS = 16
 """Below this the second pass costs more than it saves."""

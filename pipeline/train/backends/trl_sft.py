@@ -23,7 +23,7 @@ from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsag
 from pipeline.core.errors import InvalidInputError, OperationFailedError
 from pipeline.core.files import write_json
 from pipeline.core.progress import Progress
-from pipeline.train.backends.encode import EncodedRow, EncodedRows, encode_rows
+from pipeline.train.backends.encode import EncodedRows, TokenRow, encode_rows
 from pipeline.train.backends.fast_layers import (
     fuse_lora,
     keep_activations_in,
@@ -61,8 +61,8 @@ def train_with(load_model: ModelLoader, job: TrainJob, *, may_share_prefix: bool
     """Train a model that another backend may load; all else is the same. Raises what :func:`train` raises."""
     torch.set_num_threads(os.cpu_count() or 1)
     tokenizer = AutoTokenizer.from_pretrained(job.base_model)
-    rows = encode_rows(job.train_examples, tokenizer, job.tools, job.recipe.max_length)
-    validation = encode_rows(job.validation_examples, tokenizer, job.tools, job.recipe.max_length)
+    rows = encode_rows(job.train_examples, tokenizer, job.recipe.max_length)
+    validation = encode_rows(job.validation_examples, tokenizer, job.recipe.max_length)
     if rows.num_trained_tokens == 0:
         raise InvalidInputError(
             "no token of the training rows would be trained",
@@ -217,8 +217,8 @@ def _arguments(job: TrainJob, num_rows: int, device_type: str, dtype: torch.dtyp
 
 
 def _dataset(encoded: EncodedRows) -> Dataset:
-    def column(row: EncodedRow) -> dict[str, Any]:
-        return {"input_ids": row.input_ids, "labels": row.labels, "length": len(row.input_ids)}
+    def column(row: TokenRow) -> dict[str, Any]:
+        return {"input_ids": row.token_ids, "labels": row.labels, "length": len(row.token_ids)}
 
     return Dataset.from_list([column(row) for row in encoded.rows])
 

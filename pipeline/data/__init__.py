@@ -1,0 +1,1 @@
+"""Data engineering: validate, preview, convert, clean, deduplicate, split, decontaminate, find PII, report."""

@@ -1,0 +1,1 @@
+"""Conversation -> training text: the one implementation that the preview shows and training trains on."""
