@@ -4,13 +4,14 @@ Knows the families of :data:`FAMILIES`; another ``model_type`` with the usual si
 and marked ``is_guess``, one without them is refused. Holds no weights and imports no library.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 from pipeline.core.errors import InvalidInputError
 
 Norm = Literal["rms", "rms_fp32_weight", "gemma", "layer"]
 Mlp = Literal["gated", "fused_gated", "plain", "experts"]
 
+HEAD_NAME = "lm_head"
 MAX_PARAMETERS = 10**12
 """More than any open model; beyond it a number is a slip of the pen."""
 _MAX_SIZE = 10**7
@@ -84,13 +85,13 @@ FAMILIES: dict[str, Family] = {
         parallel=True,
         rotates_by_cat=True,
         names=("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"),
-    ),  # fmt: skip
+    ),
     "phi3": Family(
         mlp="fused_gated",
         fused_qkv=True,
         rotates_by_cat=True,
         names=("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
-    ),  # fmt: skip
+    ),
     "gpt_oss": Family(mlp="experts", qkv_bias=True, out_bias=True, experts_bias=True, sinks=True),
     "olmo2": Family(norm="rms_fp32_weight", qk_norm="full", post_norms=True),
     "gpt_neox": Family(
@@ -103,7 +104,7 @@ FAMILIES: dict[str, Family] = {
         parallel=True,
         rotates_by_cat=True,
         names=_NEOX_NAMES,
-    ),  # fmt: skip
+    ),
     "falcon": Family(
         norm="layer", mlp="plain", fused_qkv=True, layer_norms=1, parallel=True, tied=True, names=_NEOX_NAMES
     ),
@@ -319,6 +320,7 @@ def resolve_targets(architecture: Architecture, targets: str | list[str]) -> tup
         return list(architecture.linears), []
     wanted = [targets] if isinstance(targets, str) else targets
     by_name = {linear.name: linear for linear in architecture.linears}
+    by_name[HEAD_NAME] = Linear(HEAD_NAME, architecture.vocab_size, architecture.hidden_size)
     chosen: dict[str, Linear] = {}
     remarks: list[str] = []
     for name in wanted:
@@ -364,7 +366,7 @@ def _adjust(family: Family, config: dict[str, Any]) -> Family:
 def _sliding_layers(config: dict[str, Any], layers: int) -> int:
     kinds = config.get("layer_types")
     if isinstance(kinds, list):
-        return sum(kind == "sliding_attention" for kind in kinds)  # pyright: ignore[reportUnknownVariableType]
+        return cast("list[Any]", kinds).count("sliding_attention")
     if config.get("use_sliding_window") is False:
         return 0
     pattern = _size(config, ("sliding_window_pattern", "_sliding_window_pattern"), 0, minimum=0)

@@ -99,15 +99,7 @@ def linear(tape: Tape, x: Value, module: Linear, recipe: Recipe) -> Value:
     out_size = recipe.activation_bytes * module.out_features * tokens
     if recipe.is_full:
         return _trained_linear(tape, x, module, recipe)
-    dequantized = 2 * module.num_weights if recipe.quantization in {"nf4", "nf4_dq"} else 0
-    keeps_input = recipe.is_quantized and recipe.keeps_quantized_input
-    base = tape.apply(
-        (x,),
-        out_size,
-        saves=(x,) if keeps_input else (),
-        workspace=dequantized,
-        backward_workspace=dequantized,
-    )
+    base = frozen_linear(tape, x, module.num_weights, out_size, recipe)
     if module.name not in recipe.target_names:
         return base
     if recipe.is_quantized:  # PEFT clones what a quantised linear puts out
@@ -120,6 +112,27 @@ def linear(tape: Tape, x: Value, module: Linear, recipe: Recipe) -> Value:
         tape.release(out)
         return narrow
     return out
+
+
+def frozen_linear(tape: Tape, x: Value, num_weights: int, out_size: int, recipe: Recipe) -> Value:
+    """Multiply by a weight that does not train, dequantised for the moment if it is quantised.
+
+    bitsandbytes before 0.43.2 kept the input as an attribute of the autograd context, so it outlived the backward
+    pass, and dequantised to fp16 before converting to the compute type (``autograd/_functions.py``, ``nn/modules.py``).
+    """
+    if not recipe.is_quantized:
+        return tape.apply((x,), out_size)
+    is_old = recipe.keeps_quantized_input
+    dequantized = (4 if is_old else 2) * num_weights
+    if is_old:
+        tape.hold(x)
+    return tape.apply(
+        (x,),
+        out_size,
+        saves=(x,) if is_old else (),
+        workspace=dequantized,
+        backward_workspace=dequantized,
+    )
 
 
 def _trained_linear(tape: Tape, x: Value, module: Linear, recipe: Recipe) -> Value:
@@ -173,7 +186,9 @@ def _autocast_adapter(tape: Tape, x: Value, module: Linear, recipe: Recipe, grad
     """Adapters in fp32, products in 16 bit: 16-bit copies of the input and of both matrices are kept."""
     tokens, rank = recipe.tokens, recipe.rank
     in_elements, out_size = module.in_features * tokens, 2 * module.out_features * tokens
-    copies = 2 * rank * (tokens + module.in_features + module.out_features)
+    copies = 2 * rank * (tokens + module.out_features)
+    if x.needs_grad:  # the first matrix is kept for the gradient of its input only
+        copies += 2 * rank * module.in_features
     # PEFT converts the input to fp32 first, except for quantised linears under autocast (tuners/lora/bnb.py).
     shares_input = recipe.is_quantized and x.size == 2 * in_elements and not recipe.has_dropout
     if not shares_input:
@@ -282,7 +297,8 @@ def _attend_eagerly(tape: Tape, query: Value, key: Value, value: Value, recipe: 
         tape.release(capped)
     masked = tape.apply((scores,), size, backward_workspace=size)
     tape.release(scores)
-    wide = tape.apply((masked,), 4 * elements)
+    # CUDA's softmax multiplies gradient and output into a temporary (aten/native/cuda/SoftMax.cu).
+    wide = tape.apply((masked,), 4 * elements, backward_workspace=4 * elements + size)
     tape.keep_output(wide)
     weights = wide
     if size != 4 * elements:

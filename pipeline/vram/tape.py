@@ -52,6 +52,7 @@ class Tape:
         self.live = 0
         self.peak = 0
         self.kept_gradients = 0
+        self._held: dict[int, Storage] = {}
         self._nodes: list[Node] = []
 
     def new(self, size: int, *, needs_grad: bool = True) -> Value:
@@ -68,7 +69,8 @@ class Tape:
         """Return another tensor on the same memory; its gradient is a tensor of its own of that size."""
         value.storage.holders += 1
         out = Value(value.storage, size or value.size, needs_grad=value.needs_grad)
-        self._record((value,), out, (), passes=not size)
+        if out.needs_grad:
+            self._record((value,), out, (), passes=not size)
         return out
 
     def apply(
@@ -93,6 +95,10 @@ class Tape:
             backward_workspace: The same in the backward pass, beside the gradients.
             parameter_gradient: Bytes of gradients of parameters, which stay.
         """
+        needs_grad = bool(parameter_gradient) or any(value.needs_grad for value in inputs)
+        if not needs_grad:  # nothing will be asked of it in the backward pass
+            self.peak = max(self.peak, self.live + out_size + workspace + saves_new)
+            return self.new(out_size, needs_grad=False)
         kept = [value.storage for value in saves]
         for storage in kept:
             storage.holders += 1
@@ -104,16 +110,28 @@ class Tape:
         self._record(inputs, out, tuple(kept), backward_workspace, parameter_gradient=parameter_gradient)
         return out
 
+    @property
+    def held_by_graph(self) -> int:
+        """Bytes that stay until the whole graph goes, because an operation holds them outside the saved tensors."""
+        return sum(storage.size for storage in self._held.values())
+
+    def hold(self, value: Value) -> None:
+        """Note that an operation holds a tensor for as long as the graph lives."""
+        self._held[id(value.storage)] = value.storage
+
     def keep_output(self, value: Value) -> None:
         """Keep the result of the last operation for its own backward pass."""
+        if not value.needs_grad:
+            return
         value.storage.holders += 1
         node = self._nodes.pop()
         self._nodes.append(node._replace(saved=(*node.saved, value.storage)))
 
     def add(self, left: Value, right: Value) -> Value:
         """Add two tensors: the gradient goes to both unchanged."""
-        out = self.new(max(left.size, right.size))
-        self._record((left, right), out, (), passes=True)
+        out = self.new(max(left.size, right.size), needs_grad=left.needs_grad or right.needs_grad)
+        if out.needs_grad:
+            self._record((left, right), out, (), passes=True)
         return out
 
     def backward(self, output: Value, gradient_size: int) -> None:

@@ -7,7 +7,7 @@ CPU counterparts. Needs no GPU, no weights and little memory.
 """
 
 import weakref
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +16,15 @@ from unittest.mock import patch
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
+
+from pipeline.core.errors import InvalidInputError
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -33,13 +39,11 @@ class TraceJob:
     dtype: str
     attention: str
     checkpointing: bool
-    targets: tuple[str, ...]
-    """Modules with an adapter; empty trains all weights."""
+    targets: Sequence[str]
+    """Modules with an adapter, or PEFT's word for all of them; empty trains all weights."""
     rank: int
     adapter_dtype: str
     autocast: bool
-    loss: bool = True
-    """With the loss of the model; else the gradient starts at the logits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +87,21 @@ class _LiveStorages(TorchDispatchMode):
 
 
 def run_trace(job: TraceJob) -> Trace:
-    """Run forward and backward once on fake tensors and count."""
+    """Run forward and backward once on fake tensors and count.
+
+    Raises:
+        InvalidInputError: If the installed transformers does not know the model, or it computes with what tokens say.
+    """
+    try:
+        return _run(job)
+    except (DataDependentOutputException, DynamicOutputShapeException) as error:
+        raise InvalidInputError(
+            f"config: {job.config.get('model_type')!r} asks for values that fake tensors do not have ({error})",
+            hint="Models that route tokens to experts cannot be traced; use `llmops vram estimate`.",
+        ) from error
+
+
+def _run(job: TraceJob) -> Trace:
     with FakeTensorMode(allow_non_fake_inputs=True), _no_packing_check():
         model = _build(job)
         parameters = list(model.parameters())
@@ -95,12 +113,13 @@ def run_trace(job: TraceJob) -> Trace:
         with live:
             outputs = _forward(model, job, ids)
             forward_peak = live.peak
-            loss = outputs.loss if job.loss else outputs.logits.sum()
+            loss = outputs.loss
+            del outputs  # a trainer drops the logits before it goes backwards
             live.peak = live.live
             loss.backward()
-            del outputs, loss
+            del loss
         return Trace(
-            num_parameters=sum(p.numel() for p in parameters if True),
+            num_parameters=sum(p.numel() for p in parameters),
             num_trainable=sum(p.numel() for p in parameters if p.requires_grad),
             weight_bytes=sum(p.numel() * p.element_size() for p in parameters),
             saved_bytes=saved,
@@ -113,7 +132,7 @@ def run_trace(job: TraceJob) -> Trace:
 def _forward(model: Any, job: TraceJob, ids: torch.Tensor) -> Any:
     cast = torch.autocast("cpu", dtype=torch.bfloat16) if job.autocast else nullcontext()
     with cast:
-        return model(input_ids=ids, labels=ids if job.loss else None)
+        return model(input_ids=ids, labels=ids)
 
 
 def _saved_bytes(model: Any, job: TraceJob, ids: torch.Tensor, ignored: set[int]) -> int:
@@ -133,14 +152,25 @@ def _saved_bytes(model: Any, job: TraceJob, ids: torch.Tensor, ignored: set[int]
 
 
 def _build(job: TraceJob) -> Any:
-    config = transformers.AutoConfig.for_model(**job.config)
+    settings = dict(job.config)
+    model_type = settings.pop("model_type", "")
+    if model_type not in transformers.CONFIG_MAPPING:
+        raise InvalidInputError(
+            f"config.model_type: transformers {transformers.__version__} has no {model_type!r}",
+            hint="Give a model type that the installed transformers knows.",
+        )
+    config = transformers.AutoConfig.for_model(model_type, **settings)
     model = transformers.AutoModelForCausalLM.from_config(
         config, attn_implementation=job.attention, dtype=_DTYPES[job.dtype]
     )
     if job.targets:
         model = _add_adapters(model, job)
     if job.checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # The name before transformers 5.23 is deprecated there.
+        enable = (
+            getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        )
+        enable()
         if job.targets:
             model.enable_input_require_grads()
     model.config.use_cache = False
@@ -149,9 +179,8 @@ def _build(job: TraceJob) -> Any:
 
 def _add_adapters(model: Any, job: TraceJob) -> Any:
     """Wrap the model; moving fake modules is skipped, so the default type decides that of the adapters."""
-    settings = LoraConfig(
-        r=job.rank, lora_alpha=job.rank, target_modules=list(job.targets), task_type="CAUSAL_LM"
-    )
+    targets = job.targets if isinstance(job.targets, str) else list(job.targets)
+    settings = LoraConfig(r=job.rank, lora_alpha=job.rank, target_modules=targets, task_type="CAUSAL_LM")
     previous = torch.get_default_dtype()
     torch.set_default_dtype(_DTYPES[job.adapter_dtype])
     try:
