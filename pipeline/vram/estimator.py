@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 from pipeline.core.errors import InvalidInputError
 from pipeline.vram.advice import find_changes, largest_that_fits, smallest_gpu
-from pipeline.vram.architecture import Architecture, read_architecture
+from pipeline.vram.architecture import Architecture
 from pipeline.vram.fields import Fields
 from pipeline.vram.inference import measure_serving
+from pipeline.vram.model_config import read_architecture
 from pipeline.vram.overhead import Range, Spread, context_bytes, spread_out, training_spread
 from pipeline.vram.plan import make_plan
 from pipeline.vram.registry import Gpu, find_architecture, find_config, find_gpu

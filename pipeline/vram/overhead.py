@@ -54,7 +54,7 @@ def training_spread(plan: Plan) -> Spread:
     if recipe.stack == "unsloth":
         reserved = (1.0, 1.06, 1.3)  # expandable segments
     elif recipe.attention == "eager":
-        reserved = (1.06, 1.38, 1.65)
+        reserved = (1.06, 1.4 if recipe.is_quantized else 1.33, 1.65)
     elif recipe.is_quantized or recipe.stack == "trainer":
         reserved = (1.05, 1.27, 1.7)
     else:

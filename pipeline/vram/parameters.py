@@ -9,10 +9,11 @@ from pydantic import Field
 
 from pipeline.core.operation import Operation, Part, Request, Result
 from pipeline.core.paths import WorkspaceRef
-from pipeline.vram.architecture import Architecture, resolve_targets
+from pipeline.vram.architecture import Architecture
 from pipeline.vram.estimator import read_model
 from pipeline.vram.fields import Fields
 from pipeline.vram.plan import check_rank
+from pipeline.vram.targets import resolve_targets
 from pipeline.vram.weight_bytes import adapter_parameters
 
 _ATTENTION_NAMES = frozenset({"q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "query_key_value", "dense"})

@@ -7,9 +7,10 @@ assumption in words.
 from typing import Any, Literal, NamedTuple
 
 from pipeline.core.errors import InvalidInputError
-from pipeline.vram.architecture import FAMILIES, Architecture, Linear, resolve_targets
+from pipeline.vram.architecture import FAMILIES, Architecture, Linear
 from pipeline.vram.recipe import Attention, Loss, Recipe, Stack
 from pipeline.vram.registry import Gpu
+from pipeline.vram.targets import resolve_targets
 from pipeline.vram.weight_bytes import DTYPE_BYTES, Dtype, Quantization
 
 Checkpointing = Literal["none", "standard", "offload"]
@@ -196,10 +197,8 @@ def _choose_widths(request: Any, gpu: Gpu | None, quantization: Quantization) ->
 
 def _target_names(request: Any, linears: list[Linear]) -> tuple[str, ...]:
     names = [linear.name for linear in linears]
-    if request.stack == "litgpt" and not isinstance(
-        request.target_modules, str
-    ):  # its projection is one module
-        asked: list[str] = request.target_modules
+    asked: list[str] = [] if isinstance(request.target_modules, str) else request.target_modules or []
+    if request.stack == "litgpt" and linears and asked:  # one fused projection, trained part by part
         names = [name for name in names if name not in _FUSED]
         names += [name for name in asked if name in _QKV and name not in names]
     return tuple(names)

@@ -5,7 +5,8 @@ import os
 from typing import Any, NamedTuple
 
 from pipeline.core.errors import InvalidInputError
-from pipeline.vram.architecture import Architecture, read_architecture
+from pipeline.vram.architecture import Architecture
+from pipeline.vram.model_config import read_architecture
 
 _FOLDER = os.path.dirname(__file__)  # noqa: PTH120 - pathlib alone would be a quarter of this command's start
 _NUM_SHOWN = 5

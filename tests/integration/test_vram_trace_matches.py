@@ -1,3 +1,4 @@
+# pyright: basic
 """The arithmetic of `vram estimate` against the real modules: traces on fake tensors, bitsandbytes, the meta device."""
 
 from typing import Any
@@ -6,9 +7,9 @@ import pytest
 import torch
 import transformers
 
-from pipeline.vram.architecture import read_architecture
 from pipeline.vram.backends.fake_trace import Trace, TraceJob, run_trace
 from pipeline.vram.fields import Fields
+from pipeline.vram.model_config import read_architecture
 from pipeline.vram.plan import Plan, make_plan
 from pipeline.vram.registry import read_packaged
 from pipeline.vram.trace_training import VRAM_TRACE
