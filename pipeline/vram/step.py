@@ -22,6 +22,8 @@ class PartCost(NamedTuple):
     input_size: int
     held_by_graph: int
     """Of what it keeps, the part that lives until the next micro batch has made its own."""
+    left_over: int
+    """What is alive after the backward pass: gradients of its input and of parameters."""
 
 
 def measure_layer(
@@ -50,7 +52,7 @@ def measure_layer(
         tape.release(waiting)
     tape.peak = tape.live
     tape.backward(out, out.size)
-    return PartCost(saved, forward_peak, tape.peak - held, tape.kept_gradients, size, tape.held_by_graph)
+    return PartCost(saved, forward_peak, tape.peak - held, tape.kept_gradients, size, tape.held_by_graph, tape.live)
 
 
 def measure_head(run: RunLayer, recipe: Recipe) -> PartCost:
@@ -62,4 +64,4 @@ def measure_head(run: RunLayer, recipe: Recipe) -> PartCost:
     saved, forward_peak = tape.live, tape.peak
     tape.peak = tape.live
     tape.backward(loss, loss.size)
-    return PartCost(saved, forward_peak, tape.peak, tape.kept_gradients, size, tape.held_by_graph)
+    return PartCost(saved, forward_peak, tape.peak, tape.kept_gradients, size, tape.held_by_graph, tape.live)
