@@ -11,7 +11,14 @@ from pipeline.vram.architecture import Architecture
 from pipeline.vram.fields import Fields
 from pipeline.vram.inference import measure_serving
 from pipeline.vram.model_config import read_architecture
-from pipeline.vram.overhead import Range, Spread, context_bytes, spread_out, training_spread
+from pipeline.vram.overhead import (
+    Range,
+    Spread,
+    context_bytes,
+    spread_out,
+    training_spread,
+    unsaid_bytes,
+)
 from pipeline.vram.plan import make_plan
 from pipeline.vram.registry import Gpu, find_architecture, find_config, find_gpu
 from pipeline.vram.training import Training, measure_training
@@ -105,7 +112,12 @@ def _estimate_training(fields: Fields, model: Architecture, gpu: Gpu | None) -> 
     training = measure_training(plan)
     resident = training.resident_total
     gathered = training.resident["gathered_weights"]
-    allocated, reserved = spread_out(resident, training.allocated - resident, training_spread(plan))
+    allocated, reserved = spread_out(
+        resident,
+        training.allocated - resident,
+        training_spread(plan),
+        extra=unsaid_bytes(plan, training.weights.total),
+    )
     # Gathered weights come on a stream of their own, so the blocks of the layer before are not free yet.
     reserved = reserved.plus(Range(0, gathered, gathered))
     context = context_bytes(gpu, plan.num_gpus).plus(Range(0, 0, training.paged))
@@ -128,7 +140,8 @@ def _components(training: Training) -> dict[str, int]:
     rest = training.allocated - training.resident_total
     saved = 0 if worst == "optimizer_step" else min(training.saved, rest)
     gradients = min(training.gradients, rest - saved) if worst in {"backward_end", "optimizer_step"} else 0
-    return {**parts, "saved_activations": saved, "gradients": gradients, "working": rest - saved - gradients}
+    parts |= {"saved_activations": saved, "gradients": gradients, "working": rest - saved - gradients}
+    return {name: size for name, size in parts.items() if size}
 
 
 def _estimate_serving(fields: Fields, model: Architecture, gpu: Gpu | None) -> Estimate:

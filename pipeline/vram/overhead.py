@@ -6,6 +6,7 @@ else in this package is fitted. What stays is reserved once and is not multiplie
 
 from typing import NamedTuple
 
+from pipeline.vram.hf_head import CHUNK_TOKENS
 from pipeline.vram.plan import Plan
 from pipeline.vram.registry import Gpu
 
@@ -35,6 +36,9 @@ _COMMUNICATION = Range(300 * _MIB, 900 * _MIB, 1500 * _MIB)
 """NCCL's buffers and channels."""
 
 
+_DYNAMIC_SHARE = 0.15
+
+
 class Spread(NamedTuple):
     """Factors on the bytes that come and go."""
 
@@ -60,6 +64,24 @@ def training_spread(plan: Plan) -> Spread:
     else:
         reserved = (1.04, 1.13, 1.5)
     return Spread((1 - width, 1 + width), reserved)
+
+
+def unsaid_bytes(plan: Plan, weights: int) -> int:
+    """Return what may come on top because a stack has two ways and the request does not say which; for upper bounds.
+
+    Unsloth's dynamic 4-bit checkpoints keep some layers in 16 bits (Phi-4: 10.0 GiB loaded, 8.7 by the formula).
+    Before its chunked loss, and on a T4 before 2025, it kept all logits and accelerate their fp32 copy. torchtune
+    without ``compile`` keeps log-probabilities in fp32.
+    """
+    recipe = plan.recipe
+    elements = recipe.model.vocab_size * recipe.tokens
+    is_unsloth = recipe.stack == "unsloth"
+    extra = int(_DYNAMIC_SHARE * weights) if is_unsloth and recipe.is_quantized else 0
+    if recipe.loss == "chunked" and recipe.stack == "torchtune":
+        extra += 4 * elements
+    if recipe.loss == "chunked" and is_unsloth:
+        extra += max(0, 6 * elements - 10 * recipe.model.vocab_size * min(CHUNK_TOKENS, recipe.tokens))
+    return extra
 
 
 def context_bytes(gpu: Gpu | None, num_gpus: int) -> Range:

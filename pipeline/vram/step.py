@@ -52,7 +52,9 @@ def measure_layer(
         tape.release(waiting)
     tape.peak = tape.live
     tape.backward(out, out.size)
-    return PartCost(saved, forward_peak, tape.peak - held, tape.kept_gradients, size, tape.held_by_graph, tape.live)
+    return PartCost(
+        saved, forward_peak, tape.peak - held, tape.kept_gradients, size, tape.held_by_graph, tape.live
+    )
 
 
 def measure_head(run: RunLayer, recipe: Recipe) -> PartCost:
