@@ -231,8 +231,7 @@ def run_unsloth_head(tape: Tape, x: Value, recipe: Recipe) -> Value:
     if recipe.loss == "standard":
         size = recipe.activation_bytes * model.vocab_size * tokens
         logits = tape.apply((normed,), size)
-        # The gradient takes the place of the logits; accelerate turns the logits that the model returns into fp32.
-        loss = tape.apply((logits,), 4, saves_new=12 * tokens, workspace=2 * size)
+        loss = tape.apply((logits,), 4, saves_new=12 * tokens)  # the gradient takes the place of the logits
         tape.release(logits)
     else:
         loss = chunked_loss(tape, normed, recipe, min(_UNSLOTH_CHUNK, tokens))

@@ -18,7 +18,7 @@ from pipeline.operations import GROUP_SUMMARIES, OPERATIONS, CatalogueEntry
 
 ON_MCP = [entry for entry in OPERATIONS if "mcp" in entry.load().surfaces]
 MAX_DESCRIPTION_CHARACTERS = 600
-MAX_TOOL_LIST_CHARACTERS = 40_000
+MAX_TOOL_LIST_CHARACTERS = 46_000
 
 
 def tools(*, read_only: bool = False) -> dict[str, Tool]:

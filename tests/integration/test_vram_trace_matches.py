@@ -104,7 +104,8 @@ def test_the_arithmetic_counts_what_the_real_modules_keep(family: str, setting: 
 def test_four_bit_weights_take_the_bytes_that_bitsandbytes_takes(
     shape: tuple[int, int], double: bool
 ) -> None:
-    functional = pytest.importorskip("bitsandbytes.functional")
+    from bitsandbytes import functional
+
     packed, state = functional.quantize_4bit(
         torch.randn(shape, dtype=torch.bfloat16), quant_type="nf4", compress_statistics=double
     )
