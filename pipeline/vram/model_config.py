@@ -15,6 +15,16 @@ _MAX_SIZE = 10**7
 
 
 _SAME_AS = {"gemma3": "gemma3_text", "qwen2_5": "qwen2", "mistral3": "mistral"}
+# Gemma 3's files leave out what equals the defaults of transformers' Gemma3TextConfig.
+_DEFAULTS: dict[str, dict[str, int]] = {
+    "gemma3_text": {
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "vocab_size": 262_208,
+        "sliding_window_pattern": 6,
+    }
+}
 _REQUIRED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 
 
@@ -28,6 +38,7 @@ def read_architecture(config: dict[str, Any], name: str) -> Architecture:
     model_type = str(config.get("model_type", "llama"))
     model_type = _SAME_AS.get(model_type, model_type)
     family = FAMILIES.get(model_type)
+    config = {**_DEFAULTS.get(model_type, {}), **config}
     num_experts = _check_kind(config, model_type, family)
     hidden, heads, kv_heads = _read_heads(config)
     layers = _size(config, ("num_hidden_layers",))

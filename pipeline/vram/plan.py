@@ -183,7 +183,9 @@ def _choose_widths(request: Any, gpu: Gpu | None, quantization: Quantization) ->
     if request.stack == "trainer" and is_full and dtype == "fp16":  # its loss scaling needs weights in fp32
         weights, is_autocast = 4, True
     upcasts = defaults.upcasts_rest if request.kbit_upcast is None else request.kbit_upcast
-    upcasts = upcasts and quantization != "none" and weights == 2
+    # FSDP needs one type in all of a layer, so nobody converts parts of it.
+    is_sharded = request.kbit_upcast is None and request.parallelism in {"fsdp", "zero3"}
+    upcasts = upcasts and quantization != "none" and weights == 2 and not is_sharded
     stream = 4 if upcasts else weights
     return _Widths(
         weights=weights,

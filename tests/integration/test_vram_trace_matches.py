@@ -106,9 +106,10 @@ def test_four_bit_weights_take_the_bytes_that_bitsandbytes_takes(
 ) -> None:
     from bitsandbytes import functional
 
-    packed, state = functional.quantize_4bit(
+    quantized: Any = functional.quantize_4bit(
         torch.randn(shape, dtype=torch.bfloat16), quant_type="nf4", compress_statistics=double
     )
+    packed, state = quantized
     parts = [packed, state.absmax, state.code]
     if double:
         parts += [state.state2.absmax, state.state2.code, state.offset]

@@ -165,6 +165,18 @@ def test_a_config_file_counts_like_the_registry(workspace: Any) -> None:
         count(model="m")
 
 
+def test_gemma_3_files_that_leave_out_defaults_are_read() -> None:
+    # as google/gemma-3-4b-it/config.json has it; the text part has 3,880,263,168 parameters
+    text = {
+        "model_type": "gemma3_text",
+        "hidden_size": 2560,
+        "intermediate_size": 10240,
+        "num_hidden_layers": 34,
+        "sliding_window": 1024,
+    }
+    assert count(config={"model_type": "gemma3", "text_config": text}).num_parameters == 3_880_263_168
+
+
 def test_every_family_reads_back_its_own_linears() -> None:
     for name, family in FAMILIES.items():
         experts = {"num_experts": 2, "num_experts_per_tok": 1} if family.mlp == "experts" else {}
