@@ -43,8 +43,11 @@ def main(argv: list[str]) -> int:
         return 0 if len(argv) > 1 else _USAGE_EXIT
     if argv[:2] == ["jobs", "work"] and len(argv) == 3:
         return _work(argv[2])
-    if not any(entry.name == ".".join(argv[:2]) for entry in verbs):
+    found = next((entry for entry in verbs if entry.name == ".".join(argv[:2])), None)
+    if found is None:
         return _usage_error(f"unknown command {' '.join(argv[:2])!r}", f"Run `llmops {argv[0]} --help`.")
+    if (status := found.answer_quickly(argv[2:])) is not None:
+        return status
     return _run_operation(find_operation(".".join(argv[:2])), argv[2:])
 
 

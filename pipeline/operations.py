@@ -17,11 +17,20 @@ class CatalogueEntry(NamedTuple):
     name: str
     target: str
     summary: str
+    quick: str = ""
+    """`module:function` that may answer a command line before the operation is loaded; it returns None if not."""
 
     def load(self) -> "Operation[Any, Any]":
         """Import the module and return its operation."""
         module, _, constant = self.target.partition(":")
         return cast("Operation[Any, Any]", getattr(importlib.import_module(module), constant))
+
+    def answer_quickly(self, argv: list[str]) -> int | None:
+        """Let the entry's quick function answer a command line; None when it has none or leaves it."""
+        if not self.quick:
+            return None
+        module, _, function = self.quick.partition(":")
+        return cast("int | None", getattr(importlib.import_module(module), function)(argv))
 
 
 OPERATIONS: tuple[CatalogueEntry, ...] = (
@@ -34,6 +43,22 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "vram.probe",
         "pipeline.vram.probe:VRAM_PROBE",
         "Report what this machine has: GPUs, memory, disk, processor, programs and libraries.",
+    ),
+    CatalogueEntry(
+        "vram.parameters",
+        "pipeline.vram.parameters:VRAM_PARAMETERS",
+        "Count the parameters of a model part by part, and those of a LoRA adapter on it.",
+    ),
+    CatalogueEntry(
+        "vram.estimate",
+        "pipeline.vram.estimate:VRAM_ESTIMATE",
+        "Estimate the memory of training or serving a model, with a range, and what to change until it fits.",
+        quick="pipeline.vram.quick:run_estimate",
+    ),
+    CatalogueEntry(
+        "vram.trace",
+        "pipeline.vram.trace_training:VRAM_TRACE",
+        "Count the memory of a training step by running the real modules on fake tensors.",
     ),
     CatalogueEntry(
         "vram.quantizations",

@@ -19,20 +19,21 @@ def render_result(result: Result, console: Console | None = None) -> None:
     if pieces := result.styled_text():
         console.print(Text.assemble(*pieces))
     else:
-        _print_fields(console, result.model_dump(mode="json", exclude={"warnings", "next_step"}))
+        _print_fields(console, result)
     for warning in result.warnings:
         console.print(Text(f"warning: {warning}", style="yellow"))
     if result.next_step:
         console.print(Text(f"next: {result.next_step}", style="green"))
 
 
-def _print_fields(console: Console, values: dict[str, Any]) -> None:
+def _print_fields(console: Console, result: Result) -> None:
+    values = result.model_dump(mode="json", exclude={"warnings", "next_step"})
     plain = Table(show_header=False, box=None, pad_edge=False)
     for key, value in values.items():
         if isinstance(value, str) and "\n" in value:
             console.print(Text(value))
         elif not _is_rows(value):
-            plain.add_row(Text(key, style="dim"), Text(_format(key, value)))
+            plain.add_row(Text(key, style="dim"), Text(_format(key, value, unit=_find_unit(result, key))))
     if plain.row_count:
         console.print(plain)
     for key, value in values.items():
@@ -58,7 +59,13 @@ def _print_rows(console: Console, title: str, rows: list[dict[str, Any]]) -> Non
     console.print(table)
 
 
-def _format(key: str, value: Any) -> str:
+def _find_unit(result: Result, key: str) -> str:
+    """Return the unit of the numbers in a mapping: its name says it, or else its description."""
+    description = type(result).model_fields[key].description or ""
+    return "bytes" if key.endswith("bytes") or "bytes" in description.lower() else ""
+
+
+def _format(key: str, value: Any, unit: str = "") -> str:
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -72,5 +79,5 @@ def _format(key: str, value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_format("", item) for item in value)  # pyright: ignore[reportUnknownVariableType]
     if isinstance(value, dict):
-        return ", ".join(f"{k}={_format(str(k), v)}" for k, v in value.items())  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        return ", ".join(f"{k}={_format(unit or str(k), v)}" for k, v in value.items())  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     return str(value)

@@ -8,11 +8,12 @@ Measures nothing; how good a model is on the task, ``evals`` says.
 
 from functools import cache
 from importlib.resources import files
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import TypeAdapter
 
 from pipeline.core.operation import Part
+from pipeline.decide.compute import ComputePlan, Use, plan_compute
 from pipeline.decide.facts import DecideRecommendRequest
 from pipeline.export.checkpoint import SUPPORTED_ARCHITECTURES
 from pipeline.vram.registry import find_architecture
@@ -27,7 +28,7 @@ class KnownModel(Part):
     model: str
     """Hub id."""
     registry_id: str
-    """Id of the same shapes for the model registry."""
+    """Id of the same shapes for `vram estimate`."""
     architecture: str
     """Class in its config.json."""
     licence: str
@@ -52,6 +53,12 @@ class BaseModelChoice(Part):
     """Tools in its chat template: `native`, `single call` (no parallel calls), `ours` (this repository's), `none`."""
     exports_here: bool
     """`export run` converts it to GGUF."""
+    use: Use
+    """`lora` on 16-bit or `qlora` on 4-bit weights, or serving a GGUF file when nothing is trained."""
+    process_bytes: int
+    """Memory that takes on the GPU, as `vram estimate` expects it."""
+    fits: bool
+    """The upper end of that estimate fits."""
     reason: str
     """Why it is in this place."""
 
@@ -63,14 +70,41 @@ def read_candidates() -> tuple[KnownModel, ...]:
     return TypeAdapter(tuple[KnownModel, ...]).validate_json(text)
 
 
-def choose_base_models(request: DecideRecommendRequest) -> list[BaseModelChoice]:
-    """Return the base models that licence and tools allow.
+class Candidate(NamedTuple):
+    """One base model with its place, and what it takes."""
 
-    Apache-2.0 and MIT come before licences with terms, native tool templates before others, then larger before
-    smaller, or smaller before larger when answers must be fast.
+    choice: BaseModelChoice
+    plan: ComputePlan
+
+
+def choose_base_models(request: DecideRecommendRequest, *, trains: bool) -> list[Candidate]:
+    """Return base models that licence and tools allow and that fit the GPU; the smallest one when none fits.
+
+    Native tool templates come before others, Apache-2.0 and MIT before licences with terms, then larger before
+    smaller, or smaller before larger when answers must be fast. The last place is for one that the export converts.
     """
-    needs_tools = "tool_calls" in request.behaviours
     is_fast = request.max_latency_ms is not None and request.max_latency_ms <= _FAST_ANSWER_MS
+    reason = "the smaller the faster" if is_fast else "the larger the surer"
+    ranked = _rank(request, is_fast=is_fast)
+    shown: list[Candidate] = []
+    for model in ranked:
+        is_last_place = len(shown) == _MAX_SHOWN - 1
+        if is_last_place and not _exports_here(model) and not any(item.choice.exports_here for item in shown):
+            continue
+        plan = plan_compute(model.registry_id, request.gpu, trains=trains)
+        if plan.fits:
+            shown.append(Candidate(_describe(model, plan, reason), plan))
+        if len(shown) == _MAX_SHOWN:
+            break
+    if shown:
+        return shown
+    smallest = min(ranked, key=_size)
+    plan = plan_compute(smallest.registry_id, request.gpu, trains=trains)
+    return [Candidate(_describe(smallest, plan, "the smallest, and it does not fit"), plan)]
+
+
+def _rank(request: DecideRecommendRequest, *, is_fast: bool) -> list[KnownModel]:
+    needs_tools = "tool_calls" in request.behaviours
     allowed = [
         model
         for model in read_candidates()
@@ -82,23 +116,22 @@ def choose_base_models(request: DecideRecommendRequest) -> list[BaseModelChoice]
         has_poor_tools = needs_tools and model.tools != "native"
         return has_poor_tools, model.commercial == "with terms", _size(model) * (1 if is_fast else -1)
 
-    ranked = sorted(allowed, key=rank)
-    shown = ranked[:_MAX_SHOWN]
-    if not any(_exports_here(model) for model in shown):
-        # One of the models must go the whole way in this repository.
-        shown = [*shown[:-1], *[model for model in ranked if _exports_here(model)][:1]]
-    reason = "the smaller the faster" if is_fast else "the larger the surer"
-    return [
-        BaseModelChoice(
-            model=model.model,
-            billion_params=round(_size(model) / 1e9, 3),
-            licence=model.licence,
-            tools=model.tools,
-            exports_here=_exports_here(model),
-            reason="goes the whole way here" if _exports_here(model) else reason,
-        )
-        for model in shown
-    ]
+    return sorted(allowed, key=rank)
+
+
+def _describe(model: KnownModel, plan: ComputePlan, reason: str) -> BaseModelChoice:
+    exports = _exports_here(model)
+    return BaseModelChoice(
+        model=model.model,
+        billion_params=round(_size(model) / 1e9, 3),
+        licence=model.licence,
+        tools=model.tools,
+        exports_here=exports,
+        use=plan.use,
+        process_bytes=plan.estimate.process_bytes.expected,
+        fits=plan.fits,
+        reason="goes the whole way here" if exports and plan.fits else reason,
+    )
 
 
 def _size(model: KnownModel) -> int:

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from pipeline.core.operation import Request
 from pipeline.core.paths import WorkspacePath
-from pipeline.economics.facts import CostFacts
+from pipeline.economics.facts import CostFacts, EconomicsCompareRequest
 
 Behaviour = Literal["fixed_format", "tool_calls", "domain_language", "persona", "preference"]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -51,7 +51,7 @@ class DecideRecommendRequest(Request):
     is_commercial: bool = True
     """The licence must allow commercial use."""
     gpu: str = Field(default="T4", min_length=1)
-    """GPU to train on, an id of `vram quantizations`; default: a free Colab's."""
+    """GPU to train on, an id of `vram estimate`; default: a free Colab's."""
     costs: CostFacts
     """Money: the API, serving and training."""
     out: WorkspacePath | None = None
@@ -64,3 +64,10 @@ class DecideRecommendRequest(Request):
         if self.prompt_success is not None and not self.is_measurable:
             raise ValueError("prompt_success is a measurement, which contradicts is_measurable = false")
         return self
+
+    @property
+    def economics(self) -> EconomicsCompareRequest:
+        """The request for `economics compare` that these facts make."""
+        return EconomicsCompareRequest(
+            **self.costs.model_dump(), requests_per_day=self.requests_per_day, out=self.out
+        )

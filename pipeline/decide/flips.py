@@ -39,7 +39,7 @@ _NUMBERS = (
     "costs.rented_gpu.usd_per_hour",
     "costs.own_hardware.purchase_usd",
     "costs.training_usd",
-    "costs.hidden.hourly_usd",
+    "costs.hourly_usd",
 )
 # Values to try for facts that are not known or do not apply.
 _IF_NONE: dict[str, tuple[float, ...]] = {
@@ -47,7 +47,7 @@ _IF_NONE: dict[str, tuple[float, ...]] = {
     "prompt_success": (0.0, 1.0),
     "hours_available": (10, 100),
     "max_latency_ms": (50, 1000),
-    "costs.hidden.hourly_usd": (50,),
+    "costs.hourly_usd": (50,),
 }
 
 

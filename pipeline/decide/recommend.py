@@ -9,15 +9,17 @@ from typing import Literal
 from pipeline.core.files import write_atomic, write_json
 from pipeline.core.operation import Operation, Part, Result
 from pipeline.core.paths import resolve_path
-from pipeline.decide.candidates import BaseModelChoice, choose_base_models
+from pipeline.decide.candidates import BaseModelChoice, Candidate, choose_base_models
+from pipeline.decide.compute import write_compute_plan
 from pipeline.decide.facts import DecideRecommendRequest
 from pipeline.decide.flips import Flip, find_flips
 from pipeline.decide.indicators import FINE_TUNE_POINTS, RAG_POINTS, Score
 from pipeline.decide.method import TrainingStage
 from pipeline.decide.verdict import Approach, Gate, Verdict, decide
-from pipeline.economics.compare import EconomicsCompareRequest, EconomicsCompareResult, compare_economics
+from pipeline.economics.compare import EconomicsCompareResult, compare_economics
 from pipeline.economics.compare import Verdict as MoneyVerdict
 from pipeline.economics.cost import Case
+from pipeline.vram.registry import find_gpu
 
 _REPORT = "decision_report"
 
@@ -72,6 +74,8 @@ class DecideRecommendResult(Result):
     """What must be measured before and after."""
     report: str
     """Readable report; empty without `out`."""
+    compute_plan: str
+    """compute_plan.json of the first base model; empty without `out` or without a model of one's own."""
 
 
 def recommend_approach(request: DecideRecommendRequest) -> DecideRecommendResult:
@@ -80,14 +84,12 @@ def recommend_approach(request: DecideRecommendRequest) -> DecideRecommendResult
     Raises:
         InvalidInputError: If the API model has no known price.
     """
+    find_gpu(request.gpu)
     verdict = decide(request)
-    money = compare_economics(
-        EconomicsCompareRequest.model_validate(
-            {**request.costs.model_dump(), "requests_per_day": request.requests_per_day, "out": request.out}
-        )
-    )
+    money = compare_economics(request.economics)
     trains = verdict.approach in {"fine-tune", "hybrid"}
     is_local = trains or request.privacy == "local_only"
+    models = choose_base_models(request, trains=trains) if is_local else []
     result = DecideRecommendResult(
         use_case=request.use_case,
         approach=verdict.approach,
@@ -104,13 +106,14 @@ def recommend_approach(request: DecideRecommendRequest) -> DecideRecommendResult
         economics_verdict=money.verdict,
         cases=money.cases,
         stages=verdict.stages if trains else [],
-        base_models=choose_base_models(request) if is_local else [],
+        base_models=[model.choice for model in models],
         success_criterion=f"{request.target_success:.0%} of test cases right, the same cases before and after",
         report="",
-        warnings=[*_find_warnings(request, verdict), *money.warnings],
+        compute_plan="",
+        warnings=[*_find_warnings(request, verdict, models), *money.warnings],
         next_step=_name_next_step(verdict, request),
     )
-    return result if request.out is None else _write_files(result, request.out)
+    return result if request.out is None else _write_files(result, models, request.out)
 
 
 DECIDE_RECOMMEND = Operation(
@@ -159,7 +162,7 @@ def _list_options(verdict: Verdict) -> list[Option]:
     ]
 
 
-def _find_warnings(request: DecideRecommendRequest, verdict: Verdict) -> list[str]:
+def _find_warnings(request: DecideRecommendRequest, verdict: Verdict, models: list[Candidate]) -> list[str]:
     warnings: list[str] = []
     if verdict.is_blocked:
         closed = "; ".join(gate.reason for gate in verdict.gates if not gate.passed)
@@ -168,6 +171,10 @@ def _find_warnings(request: DecideRecommendRequest, verdict: Verdict) -> list[st
         warnings.append("prompt_success is not known: measure the best prompt before anything is trained")
     if request.num_preference_pairs and "preference" not in request.behaviours:
         warnings.append("num_preference_pairs is not used: behaviours does not name preference")
+    if models and not models[0].plan.fits:
+        warnings.append(
+            f"no base model that is allowed fits a {request.gpu}: see the advice in compute_plan.json"
+        )
     later = [stage for stage in verdict.stages[1:] if stage.num_missing]
     warnings += [
         f"for {stage.objective} {stage.num_missing} of {stage.min_examples} are missing" for stage in later
@@ -187,11 +194,16 @@ def _name_next_step(verdict: Verdict, request: DecideRecommendRequest) -> str:
     return "Keep measuring; run this again when one of the facts under flips changes."
 
 
-def _write_files(result: DecideRecommendResult, out: str) -> DecideRecommendResult:
+def _write_files(result: DecideRecommendResult, models: list[Candidate], out: str) -> DecideRecommendResult:
     from pipeline.decide.report import render_decision
 
     folder = resolve_path(out)
-    result = result.model_copy(update={"report": str(folder / f"{_REPORT}.md")})
+    plan = folder / "compute_plan.json"
+    plan.unlink(missing_ok=True)  # one of an earlier decision would contradict this one
+    if models:
+        write_compute_plan(models[0].plan, out)
+    paths = {"report": str(folder / f"{_REPORT}.md"), "compute_plan": str(plan) if models else ""}
+    result = result.model_copy(update=paths)
     write_json(folder / f"{_REPORT}.json", result.model_dump(mode="json"))
     write_atomic(folder / f"{_REPORT}.md", render_decision(result))
     return result

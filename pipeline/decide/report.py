@@ -3,6 +3,7 @@
 import json
 from typing import TYPE_CHECKING
 
+from pipeline.core.units import format_bytes
 from pipeline.decide.flips import Flip
 from pipeline.economics.report import render_cases, render_table
 
@@ -78,15 +79,16 @@ def _render_training(result: "DecideRecommendResult") -> list[str]:
     if result.base_models:
         models = [
             (
-                m.model,
-                f"{m.billion_params:.2f} B",
-                m.licence,
-                m.tools,
-                "yes" if m.exports_here else "no",
-                m.reason,
+                model.model,
+                f"{model.billion_params:.2f} B",
+                model.licence,
+                model.tools,
+                "yes" if model.exports_here else "no",
+                f"{model.use}: {format_bytes(model.process_bytes)}{'' if model.fits else ', does not fit'}",
+                model.reason,
             )
-            for m in result.base_models
+            for model in result.base_models
         ]
-        header = ("model", "parameters", "licence", "tools", "exports here", "reason")
+        header = ("model", "parameters", "licence", "tools", "exports here", "memory", "reason")
         lines += ["## Base models to start from", "", *render_table(header, models), ""]
     return lines

@@ -55,8 +55,9 @@ def decide(request: DecideRecommendRequest) -> Verdict:
     Raises:
         InvalidInputError: If the API model has no known price.
     """
-    direct = read_direct_costs(request.costs, request.requests_per_day)
-    scores = score_facts(request, add_hidden_costs(direct, request.costs, "expected").payback_months)
+    economics = request.economics
+    expected = add_hidden_costs(read_direct_costs(economics), economics, "expected")
+    scores = score_facts(request, expected.payback_months)
     fine_tune, rag = sum(score.fine_tune for score in scores), sum(score.rag for score in scores)
     stages = choose_stages(request)
     gates = [_check_data(request, stages[0]), _check_measurable(request)]

@@ -7,29 +7,18 @@ all for ``decide.recommend``.
 from datetime import UTC, datetime
 from typing import Literal
 
-from pydantic import Field
-
 from pipeline.core.extras import installed_version
 from pipeline.core.files import write_atomic, write_json
 from pipeline.core.operation import Operation, Result
-from pipeline.core.paths import WorkspacePath, resolve_path
+from pipeline.core.paths import resolve_path
 from pipeline.economics.cost import DAYS_PER_MONTH, ENDS, Case, add_hidden_costs, read_direct_costs
-from pipeline.economics.facts import CostFacts
+from pipeline.economics.facts import EconomicsCompareRequest
 from pipeline.economics.prices import ModelPrice, find_price, find_price_warnings
 from pipeline.economics.sensitivity import Sensitivity, analyse_sensitivity
 
 Verdict = Literal["pays back fast", "pays back", "pays back late", "never pays back"]
 # Thresholds of the published lessons of chapter 61: below 3 months strong, to 12 good, beyond reconsider.
 FAST_MONTHS, LATE_MONTHS = 3, 12
-
-
-class EconomicsCompareRequest(CostFacts):
-    """What the work costs, and how much of it there is."""
-
-    requests_per_day: float = Field(gt=0, le=1e9, allow_inf_nan=False)
-    """Requests on a mean day."""
-    out: WorkspacePath | None = None
-    """Folder that gets economics.json, economics.md and tornado.png."""
 
 
 class EconomicsCompareResult(Result):
@@ -67,7 +56,7 @@ def compare_economics(request: EconomicsCompareRequest) -> EconomicsCompareResul
     Raises:
         InvalidInputError: If the API model has no known price.
     """
-    direct = read_direct_costs(request, request.requests_per_day)
+    direct = read_direct_costs(request)
     low, expected, high = (add_hidden_costs(direct, request, end) for end in ENDS)
     cases = [direct.describe("direct")]
     cases += [costs.describe(end) for costs, end in zip((low, expected, high), ENDS, strict=True)]
@@ -114,11 +103,11 @@ def _find_warnings(request: EconomicsCompareRequest, price: ModelPrice | None) -
         warnings.append(
             f"that {request.rented_gpu.num_gpus} GPU serve this volume is assumed: measure requests_per_second"
         )
-    if request.hidden.hourly_usd is None:
-        expected = add_hidden_costs(read_direct_costs(request, request.requests_per_day), request, "expected")
+    if request.hourly_usd is None:
+        expected = add_hidden_costs(read_direct_costs(request), request, "expected")
         warnings.append(
             f"people are not priced: {expected.setup_hours:g} hours before the start and "
-            f"{expected.monthly_maintenance_hours:g} a month; set hidden.hourly_usd"
+            f"{expected.monthly_maintenance_hours:g} a month; set hourly_usd"
         )
     return warnings
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from pipeline.core.operation import Part
-from pipeline.economics.facts import CostFacts, OwnHardware
+from pipeline.economics.facts import EconomicsCompareRequest, OwnHardware
 from pipeline.economics.prices import RequestTokens, find_price, usd_per_request
 
 End = Literal["low", "expected", "high"]
@@ -140,14 +140,14 @@ class Costs:
         )
 
 
-def read_direct_costs(facts: CostFacts, requests_per_day: float) -> Costs:
+def read_direct_costs(facts: EconomicsCompareRequest) -> Costs:
     """Return what the lesson's formula counts: one training run and serving.
 
     Raises:
         InvalidInputError: If the API model has no known price.
     """
     costs = Costs(
-        requests_per_day=requests_per_day,
+        requests_per_day=facts.requests_per_day,
         api_usd_per_request=_read_api_usd(facts),
         serving_usd_per_month=facts.serving_usd_per_month or 0,
         training_usd=facts.training_usd,
@@ -167,22 +167,22 @@ def read_direct_costs(facts: CostFacts, requests_per_day: float) -> Costs:
     )
 
 
-def add_hidden_costs(direct: Costs, facts: CostFacts, end: End) -> Costs:
+def add_hidden_costs(direct: Costs, facts: EconomicsCompareRequest, end: End) -> Costs:
     """Return the costs with people and repeated training at one end of their ranges."""
-    hidden, index = facts.hidden, ENDS.index(end)
+    index = ENDS.index(end)
 
     return replace(
         direct,
-        num_training_runs=hidden.num_training_runs[index],
-        hourly_usd=hidden.hourly_usd or 0,
-        data_hours=hidden.data_hours[index],
-        evaluation_hours=hidden.evaluation_hours[index],
-        infrastructure_hours=hidden.infrastructure_hours[index],
-        monthly_maintenance_hours=hidden.monthly_maintenance_hours[index],
+        num_training_runs=facts.num_training_runs[index],
+        hourly_usd=facts.hourly_usd or 0,
+        data_hours=facts.data_hours[index],
+        evaluation_hours=facts.evaluation_hours[index],
+        infrastructure_hours=facts.infrastructure_hours[index],
+        monthly_maintenance_hours=facts.monthly_maintenance_hours[index],
     )
 
 
-def _read_api_usd(facts: CostFacts) -> float:
+def _read_api_usd(facts: EconomicsCompareRequest) -> float:
     if facts.api_model is None:
         assert facts.api_usd_per_request is not None  # CostFacts checks it
         return facts.api_usd_per_request

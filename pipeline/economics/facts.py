@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.core.operation import Part, Request
+from pipeline.core.paths import WorkspacePath
 from pipeline.economics.prices import ModelPrice
 
 
@@ -21,30 +22,6 @@ Hours = Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)]
 Range = Annotated[list[Hours], Field(min_length=3, max_length=3), AfterValidator(_check_order)]
 """A number that is known only roughly: low, expected, high."""
 NumTokens = Annotated[int, Field(ge=0, le=10_000_000)]
-
-
-class HiddenCosts(Part):
-    """What a budget of GPU hours leaves out; ranges are low, expected, high."""
-
-    # The ranges are those of the published lessons of chapter 61; expected is the middle of each.
-    hourly_usd: Usd | None = None
-    """What an hour of the people costs; none: hours are reported and not priced."""
-    data_hours: Range = [40, 70, 100]
-    """Collecting, cleaning and checking data, once."""
-    evaluation_hours: Range = [20, 30, 40]
-    """Writing and reading evaluations, once."""
-    infrastructure_hours: Range = [5, 12.5, 20]
-    """Setting up training and serving, once."""
-    monthly_maintenance_hours: Range = [5, 7.5, 10]
-    """Watching, updating and retraining."""
-    num_training_runs: Range = [3, 6.5, 10]
-    """Training runs until one is good enough, 1 or more; each costs `training_usd`."""
-
-    @model_validator(mode="after")
-    def _check_runs(self) -> Self:
-        if self.num_training_runs[0] < 1:
-            raise ValueError("num_training_runs must be 1 or more: a model needs one run")
-        return self
 
 
 class RentedGpu(Part):
@@ -76,7 +53,7 @@ class OwnHardware(Part):
 
 
 class CostFacts(Request):
-    """What is known about money."""
+    """What is known about money: the API, serving and training."""
 
     api_model: str | None = Field(default=None, min_length=1)
     """API model, priced by tokens; give this or `api_usd_per_request`."""
@@ -88,8 +65,6 @@ class CostFacts(Request):
     """Output tokens of a request, hidden reasoning included."""
     api_usd_per_request: float | None = Field(default=None, gt=0, le=10_000, allow_inf_nan=False)
     """What a request costs, when its tokens are not known."""
-    prices: list[ModelPrice] = []
-    """Price rows that come before those of this package."""
     serving_usd_per_month: Usd | None = None
     """Serving one's own model; give this, `rented_gpu` or `own_hardware`."""
     rented_gpu: RentedGpu | None = None
@@ -98,8 +73,8 @@ class CostFacts(Request):
     """Serving on a bought machine."""
     training_usd: Usd
     """Compute for one training run."""
-    hidden: HiddenCosts = Field(default_factory=HiddenCosts)
-    """People, repeated training runs, maintenance."""
+    hourly_usd: Usd | None = None
+    """What an hour of the people costs; none: hours are reported and not priced."""
 
     @model_validator(mode="after")
     def _check_api(self) -> Self:
@@ -126,4 +101,32 @@ class CostFacts(Request):
         given = [self.serving_usd_per_month, self.rented_gpu, self.own_hardware]
         if sum(value is not None for value in given) != 1:
             raise ValueError("give exactly one of serving_usd_per_month, rented_gpu and own_hardware")
+        return self
+
+
+class EconomicsCompareRequest(CostFacts):
+    """What the work costs, and how much of it there is; ranges are low, expected, high."""
+
+    requests_per_day: float = Field(gt=0, le=1e9, allow_inf_nan=False)
+    """Requests on a mean day."""
+    prices: list[ModelPrice] = []
+    """Price rows that come before those of this package."""
+    # The default ranges are those of the published lessons of chapter 61; expected is the middle of each.
+    data_hours: Range = [40, 70, 100]
+    """Collecting, cleaning and checking data, once."""
+    evaluation_hours: Range = [20, 30, 40]
+    """Writing and reading evaluations, once."""
+    infrastructure_hours: Range = [5, 12.5, 20]
+    """Setting up training and serving, once."""
+    monthly_maintenance_hours: Range = [5, 7.5, 10]
+    """Watching, updating and retraining."""
+    num_training_runs: Range = [3, 6.5, 10]
+    """Training runs until one is good enough, 1 or more; each costs `training_usd`."""
+    out: WorkspacePath | None = None
+    """Folder that gets economics.json, economics.md and tornado.png."""
+
+    @model_validator(mode="after")
+    def _check_runs(self) -> Self:
+        if self.num_training_runs[0] < 1:
+            raise ValueError("num_training_runs must be 1 or more: a model needs one run")
         return self

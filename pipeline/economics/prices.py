@@ -66,7 +66,7 @@ def find_price(model: str, own_rows: Sequence[ModelPrice]) -> ModelPrice:
         known = list(dict.fromkeys(row.model for row in rows))
         raise InvalidInputError(
             f"api_model: no price is known for {model!r}",
-            hint=f"Known are {', '.join(known)}. Add a row for it to `prices`, with as_of and source.",
+            hint=f"Known are {', '.join(known)}. Add a row to `prices` of `economics compare`, or give api_usd_per_request.",
             known=known,
         )
     return found

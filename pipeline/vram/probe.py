@@ -88,7 +88,7 @@ def probe_machine(_: VramProbeRequest) -> VramProbeResult:
         libraries=libraries,
         tools=read_tools(),
         warnings=find_limits(gpus, installed_version("torch") or ""),
-        next_step=f"llmops vram quantizations MODEL{gpu_flag}",
+        next_step=f"llmops vram estimate --model MODEL{gpu_flag}",
     )
 
 

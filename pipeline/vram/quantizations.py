@@ -93,7 +93,7 @@ def list_quantizations(request: VramQuantizationsRequest) -> VramQuantizationsRe
         ],
         dtype=dtype,
         warnings=_find_warnings(model, gpu),
-        next_step="llmops decide recommend --request USE_CASE.json",
+        next_step=f"llmops vram estimate --model {request.model}" + (f" --gpu {gpu.name}" if gpu else ""),
     )
 
 

@@ -6,7 +6,7 @@ and double quantisation stores the scales in 8 bits, 256 of them sharing one mor
 
 from typing import Literal, NamedTuple
 
-from pipeline.vram.architecture import Architecture
+from pipeline.vram.architecture import HEAD_NAME, Architecture
 
 Quantization = Literal["none", "nf4", "nf4_dq", "int8"]
 Dtype = Literal["fp32", "bf16", "fp16"]
@@ -83,3 +83,12 @@ def weight_bytes(
         head=head,
         small=small * rest,
     )
+
+
+def adapter_parameters(model: Architecture, target_names: tuple[str, ...], rank: int) -> int:
+    """Return the parameters of LoRA matrices of that rank on those linears, all layers and the head."""
+    widths = sum(
+        linear.in_features + linear.out_features for linear in model.linears if linear.name in target_names
+    )
+    head = model.vocab_size + model.hidden_size if HEAD_NAME in target_names else 0
+    return rank * (model.num_layers * widths + head)

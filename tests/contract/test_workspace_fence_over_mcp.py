@@ -25,8 +25,6 @@ UNFENCED = {
     "economics.compare: prices.source",
     "data.report: price.source",
     "decide.recommend: costs.api_model",
-    "decide.recommend: costs.prices.model",
-    "decide.recommend: costs.prices.source",
 }
 PATH_WORDS = re.compile(
     r"(^|_)(path|file|folder|dir|directory|model|adapter|data|dataset|gguf|checkpoint|out|output|into|source"

@@ -9,6 +9,7 @@ import pytest
 from pipeline.core.errors import InvalidInputError
 from pipeline.decide.candidates import read_candidates
 from pipeline.decide.recommend import DECIDE_RECOMMEND, DecideRecommendResult
+from pipeline.vram.estimate import VRAM_ESTIMATE
 
 # 10,000 requests a day at $0.003 against $300 a month: pays back in 2.17 months (test_economics_compare.py).
 CHEAP_TO_OWN: dict[str, Any] = {
@@ -187,6 +188,27 @@ def test_fast_answers_put_smaller_models_first() -> None:
     assert sizes(max_latency_ms=200) == sorted(sizes(max_latency_ms=200))
 
 
+def test_base_models_fit_the_gpu_with_the_first_method_that_does() -> None:
+    small = recommend(FINE_TUNE).base_models
+    assert small[0].model == "Qwen/Qwen3-8B"
+    assert (small[0].use, small[0].fits) == ("qlora", True)  # 16.4 GB of 16-bit weights do not fit 14.7 GiB
+    large = recommend(FINE_TUNE, gpu="A100-80").base_models
+    assert (large[0].model, large[0].use) == ("Qwen/Qwen3-8B", "lora")
+    served = recommend(PROMPT, privacy="local_only").base_models
+    assert {model.use for model in served} == {"serve q4_k_m"}
+
+
+def test_the_compute_plan_is_a_request_that_gives_the_same_estimate_again(workspace: Path) -> None:
+    result = recommend(FINE_TUNE, out="plan")
+    plan = json.loads((workspace / "plan" / "compute_plan.json").read_text(encoding="utf-8"))
+    assert result.compute_plan == str(workspace / "plan" / "compute_plan.json")
+    again = VRAM_ESTIMATE.call({**plan["request"], "out": None})
+    assert json.loads(again.model_dump_json()) == plan["estimate"]
+    assert plan["estimate"]["process_bytes"]["expected"] == result.base_models[0].process_bytes
+    recommend(PROMPT, out="plan")
+    assert not (workspace / "plan" / "compute_plan.json").exists()
+
+
 def apply(base: dict[str, Any], result: DecideRecommendResult, index: int) -> dict[str, Any]:
     values = json.loads(json.dumps(base))
     for change in result.flips[index].changes:
@@ -265,6 +287,7 @@ def test_the_same_request_gives_the_same_report(workspace: Path) -> None:
         ({"is_measurable": False}, "contradicts is_measurable"),
         ({"behaviours": ["persona", "persona"]}, "behaviours names one twice"),
         ({"behaviours": ["magic"]}, "behaviours.0: Input should be 'fixed_format'"),
+        ({"gpu": "T5"}, "gpu: 'T5' is not known"),
         ({"privacy": "none"}, "privacy: Input should be 'api_allowed' or 'local_only'"),
         ({"costs": {**CHEAP_API, "output_tokens": -2}}, "costs.output_tokens: Input should be greater than"),
         ({"costs": {**CHEAP_API, "api_model": "gpt-9"}}, "no price is known for 'gpt-9'"),

@@ -119,7 +119,7 @@ def test_a_price_older_than_90_days_and_a_model_that_goes_away_are_warned_about(
 
 
 def test_hidden_costs_and_repeated_training_are_counted_at_three_points() -> None:
-    result = compare(LESSON, hidden={"hourly_usd": 10})
+    result = compare(LESSON, hourly_usd=10)
     # setup: 3 x 200 + (40 + 20 + 5) x 10; 6.5 x 200 + (70 + 30 + 12.5) x 10; 10 x 200 + (100 + 40 + 20) x 10
     assert [case.setup_usd for case in result.cases] == [200, 1250, 2425, 3600]
     # saving: 900 - 300 - maintenance of 0, 5, 7.5, 10 hours
@@ -268,11 +268,11 @@ def test_the_smallest_volume_that_pays_is_the_one_that_trying_units_finds(
             "rented_gpu.hours_per_day: Input should be less than or equal to 24",
         ),
         (
-            {"hidden": {"data_hours": [5, 3, 9]}},
-            "hidden.data_hours: Value error, must rise from low over expected to high, not 5, 3, 9",
+            {"data_hours": [5, 3, 9]},
+            "data_hours: Value error, must rise from low over expected to high, not 5, 3, 9",
         ),
         (
-            {"hidden": {"num_training_runs": [0, 1, 1]}},
+            {"num_training_runs": [0, 1, 1]},
             "num_training_runs must be 1 or more",
         ),
         ({"cost": 3}, "cost: Extra inputs are not permitted"),

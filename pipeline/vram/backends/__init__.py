@@ -1,0 +1,1 @@
+"""Parts of the compute planner that need torch."""
