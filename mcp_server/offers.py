@@ -40,6 +40,7 @@ DEFAULT_FIELDS: dict[str, tuple[str, ...]] = {
     "lesson.show": ("number",),
     "lesson.check": ("number", "folder"),
     "jobs.status": ("run_id", "wait_seconds"),
+    "jobs.list": (),
     "jobs.logs": ("run_id", "tail", "grep"),
     "jobs.cancel": ("run_id",),
 }

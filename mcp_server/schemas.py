@@ -13,7 +13,7 @@ from pipeline.core.operation import Operation
 
 _DESCRIPTION_CHARACTERS = 600
 _BRIEF_CHARACTERS = 60  # of a field's description in the default tool list
-_BRIEF_FIELDS = 11  # of an answer, named in the default tool list
+_BRIEF_FIELDS = 8  # of an answer, named in the default tool list
 _TOKEN_FIELD = {
     "confirm_token": {
         "type": "string",
@@ -94,7 +94,7 @@ def _describe(operation: Operation[Any, Any]) -> str:
 def _annotations(operation: Operation[Any, Any]) -> ToolAnnotations:
     if operation.read_only:
         return ToolAnnotations(read_only_hint=True)
-    return ToolAnnotations(read_only_hint=False, destructive_hint=operation.destructive)
+    return ToolAnnotations(destructive_hint=operation.destructive)  # not read-only is the protocol's default
 
 
 def _brief_input(operation: Operation[Any, Any], shown: tuple[str, ...]) -> dict[str, Any]:
@@ -142,7 +142,8 @@ def output_schema(operation: Operation[Any, Any]) -> dict[str, Any]:
 
 def _brief_output(operation: Operation[Any, Any]) -> dict[str, Any]:
     """Name the main fields of an answer; their values show their form."""
-    names = list(_answer_model(operation).model_fields)[:_BRIEF_FIELDS]
+    fields = _answer_model(operation).model_fields
+    names = [name for name in fields if name not in {"warnings", "next_step"}][:_BRIEF_FIELDS]
     return {"type": "object", "description": ", ".join(names)}
 
 

@@ -8,12 +8,10 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-from mcp import MCPError
 from mcp.server import Server, ServerRequestContext
 from mcp.server.apps import EXTENSION_ID as APPS_EXTENSION
 from mcp.server.caching import CacheHint
 from mcp_types import (
-    INVALID_PARAMS,
     CallToolRequestParams,
     CallToolResult,
     CompleteRequestParams,
@@ -36,7 +34,7 @@ from mcp_server.schemas import to_tool
 from mcp_server.skills import add_skills
 from mcp_server.tasks import add_tasks, as_task
 from pipeline import __version__
-from pipeline.core.errors import PipelineError
+from pipeline.core.errors import InvalidInputError, PipelineError
 from pipeline.core.operation import Operation
 from pipeline.jobs.watch import JobsStatusRequest, report_status
 
@@ -72,9 +70,10 @@ def _build(offer: Offer) -> Server[Any]:
             return await _call_any(offer, ctx, arguments)
         listed = offer.find_tool(params.name)
         if listed is None:
-            raise MCPError(
-                INVALID_PARAMS,
-                f"unknown tool {params.name[:80]!r}; see tools/list, or operations_find for the rest",
+            # Not a protocol error: the model would never see it, and this one it can mend.
+            message = f"unknown tool {params.name[:80]!r}"
+            return to_error(
+                InvalidInputError(message, hint=f"See tools/list, or call {find.FIND} for the rest.")
             )
         return await _run(ctx, listed, arguments)
 
