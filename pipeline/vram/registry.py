@@ -51,7 +51,7 @@ def find_config(reference: str | None, config: dict[str, Any] | None) -> dict[st
 
 
 def _find(reference: str, models: dict[str, Any]) -> dict[str, Any]:
-    name = _match(reference, models)
+    name = _match(reference, models) or _match(_tuned_from(reference), models)
     if name is not None:
         return models[name]["config"]
     from pipeline.core.paths import resolve_path
@@ -61,6 +61,12 @@ def _find(reference: str, models: dict[str, Any]) -> dict[str, Any]:
     if not path.is_file():
         raise _unknown("model", reference, list(models), "or a path to a config.json")
     return _read_config(str(path))
+
+
+def _tuned_from(reference: str) -> str:
+    """Return the name without what marks a tuned or packed copy: it has the shape of the model it was made from."""
+    name = reference.rpartition("/")[2].lower().removesuffix("-bnb-4bit")
+    return next((name.removesuffix(end) for end in _TUNED_ENDINGS if name.endswith(end)), name)
 
 
 def list_gpus() -> list[Gpu]:
@@ -104,13 +110,14 @@ def _match(name: str, known: dict[str, Any]) -> str | None:
 
 
 def _plain(name: str) -> str:
-    """Spell a name without what people write differently: case, separators, maker, form factor, GB."""
+    """Spell a name without what people write differently: case, separators, makers, form factor, GB."""
     text = name.lower()
-    for part in ("nvidia", "tesla", "geforce", "rtx", "sxm4", "sxm5", "sxm", "pcie", "hbm3"):
+    for part in ("meta-", "nvidia", "tesla", "geforce", "rtx", "sxm4", "sxm5", "sxm", "pcie", "hbm3"):
         text = text.replace(part, "")
     return "".join(text.split()).replace("-", "").replace("_", "").removesuffix("gb")
 
 
+_TUNED_ENDINGS = ("-instruct", "-chat-hf", "-chat", "-it")
 _cache: dict[str, dict[str, Any]] = {}
 
 

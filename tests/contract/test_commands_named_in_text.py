@@ -13,6 +13,8 @@ TEXTS = [
         for path in sorted((ROOT / folder).rglob("*.py"))
     ),
     *sorted((ROOT / "pipeline").rglob("*.jinja")),
+    *sorted((ROOT / "pipeline" / "lessons").rglob("*.md")),
+    *sorted((ROOT / ".claude").rglob("*.md")),
     *(ROOT / name for name in ("README.md", "AGENTS.md", "Makefile")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]

@@ -182,3 +182,17 @@ def test_every_family_reads_back_its_own_linears() -> None:
         experts = {"num_experts": 2, "num_experts_per_tok": 1} if family.mlp == "experts" else {}
         model = read_architecture({**TINY, "model_type": name, **experts}, name)
         assert [linear.name for linear in model.linears] == list(family.names)[: len(model.linears)]
+
+
+@pytest.mark.parametrize(
+    ("name", "base"),
+    [
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", "HuggingFaceTB/SmolLM2-135M"),
+        ("unsloth/llama-3-8b-bnb-4bit", "meta-llama/Meta-Llama-3-8B"),
+        ("unsloth/Meta-Llama-3.1-8B-Instruct-bnb-4bit", "meta-llama/Llama-3.1-8B"),
+        ("meta-llama/Llama-2-7b-chat-hf", "meta-llama/Llama-2-7b-hf"),
+        ("google/gemma-3-1b-it", "google/gemma-3-1b-pt"),
+    ],
+)
+def test_a_tuned_or_packed_copy_has_the_shape_of_its_base(name: str, base: str) -> None:
+    assert find_architecture(name).num_parameters == find_architecture(base).num_parameters
