@@ -1,7 +1,7 @@
 """Start the MCP server with the environment that ``make setup`` makes; clients run this from ``.mcp.json``.
 
-Works with any Python 3, also before the set-up, when it says what to run. The workspace is this repository unless
-``LLMOPS_WORKSPACE`` names another folder.
+Works with any Python 3, also before the set-up, when it says what to run. The workspace is the folder the client works
+in: this repository, or another project that installed llmops as a plugin. ``LLMOPS_WORKSPACE`` overrules it.
 """
 
 import os
@@ -17,7 +17,8 @@ def main() -> None:
     if not (ROOT / ".venv" / "setup-complete").exists():
         print(f"llmops is not set up yet: run `make -C {ROOT} setup`, then reconnect.", file=sys.stderr)  # noqa: T201
         sys.exit(1)
-    os.environ.setdefault("LLMOPS_WORKSPACE", str(ROOT))
+    here = Path.cwd()
+    os.environ.setdefault("LLMOPS_WORKSPACE", str(ROOT if here.is_relative_to(ROOT) else here))
     os.execv(str(PYTHON), [str(PYTHON), "-m", "mcp_server", *sys.argv[1:]])
 
 

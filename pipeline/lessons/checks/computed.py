@@ -129,10 +129,9 @@ def require_skill(work: Work, name: str, groups: set[str]) -> None:
 
 def _require_prompts(work: Work, folder: Path) -> None:
     """State that the skill has prompts that should and that should not trigger it, all different."""
-    step = (
-        f"Write learning/{work.number}/{folder.name}/evals/evals.json: a list of {{prompt, should_trigger}}."
-    )
-    rows = read_list(work, folder / "evals" / "evals.json", next_step=step)
+    step = f"Write {folder.name}/evals/evals.json: {{skill_name, triggers: [{{prompt, should_trigger}}]}}."
+    evals = work.read_json(f"{folder.name}/evals/evals.json", next_step=step)
+    rows = cast("list[dict[str, Any]]", evals.get("triggers") or [])
     prompts = {str(row.get("prompt", "")).strip().lower(): row.get("should_trigger") for row in rows}
     prompts.pop("", None)
     work.require(

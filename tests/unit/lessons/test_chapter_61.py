@@ -172,8 +172,8 @@ def test_61_6_a_use_case_comes_with_the_data_it_takes(write: Write, check: Verdi
     assert unmet(check("61.6")) == ["num_test_rows is what the facts give"]
 
 
-def evals_of(num: int) -> list[dict[str, Any]]:
-    return [{"prompt": f"prompt {i}", "should_trigger": i % 2 == 0} for i in range(num)]
+def evals_of(num: int) -> dict[str, Any]:
+    return {"triggers": [{"prompt": f"prompt {i}", "should_trigger": i % 2 == 0} for i in range(num)]}
 
 
 @pytest.mark.parametrize(
@@ -199,5 +199,7 @@ def test_a_skill_is_valid_and_names_what_exists(
     write(f"{number}/{name}/SKILL.md", "# Skill: no frontmatter\nThink like an engineer.\n")
     assert len(unmet(check(number))) >= 2
     write(f"{number}/{name}/SKILL.md", good)
-    write(f"{number}/{name}/evals/evals.json", [{"prompt": "same", "should_trigger": True}] * 10)
+    write(
+        f"{number}/{name}/evals/evals.json", {"triggers": [{"prompt": "same", "should_trigger": True}] * 10}
+    )
     assert len(unmet(check(number))) == 1
