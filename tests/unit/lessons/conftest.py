@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -50,13 +50,17 @@ def finished_run(workspace: Path) -> Callable[..., Run]:
         run = Run.create(operation, {})
         for name, content in artifacts.items():
             path = run.artifacts / name.replace("__", ".")
-            rows = content if isinstance(content, list) else [content]
-            text = "".join(json.dumps(row) + "\n" for row in rows)
-            path.write_text(content if isinstance(content, str) else text, encoding="utf-8")
+            path.write_text(content if isinstance(content, str) else to_lines(content), encoding="utf-8")
         run.finish(result)
         return run
 
     return make
+
+
+def to_lines(content: Any) -> str:
+    """One JSON line for each row, or for the one object."""
+    rows = cast("list[Any]", content) if isinstance(content, list) else [content]
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def unmet(result: LessonCheckResult) -> list[str]:

@@ -111,7 +111,7 @@ def test_61_3_a_report_must_follow_from_its_facts(write: Write, check: Verdict) 
 def test_61_4_three_needs_get_their_methods(write: Write, check: Verdict) -> None:
     pairs = {**FACTS, "behaviours": ["tool_calls", "preference"], "num_preference_pairs": 600}
     nothing = {**FACTS, "is_measurable": False, "prompt_success": None}
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"request": FACTS, "stages": ["tool_calls"]},
         {"request": pairs, "stages": ["tool_calls", "dpo"]},
         {"request": nothing, "stages": []},
