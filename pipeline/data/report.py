@@ -161,10 +161,7 @@ def find_splits(data: str) -> dict[str, Path]:
     path = resolve_path(data)
     if path.is_file():
         return {path.name.split(".")[0]: path}
-    found = {
-        split: next((path / name for name in names if (path / name).is_file()), None)
-        for split, names in SPLIT_FILES.items()
-    }
+    found = {split: _find_split(path, names) for split, names in SPLIT_FILES.items()}
     files = {split: file for split, file in found.items() if file is not None}
     if not files:
         raise InvalidInputError(
@@ -172,6 +169,16 @@ def find_splits(data: str) -> dict[str, Path]:
             hint="Name a JSON Lines file, or make splits with `llmops data split`.",
         )
     return files
+
+
+def _find_split(folder: Path, names: tuple[str, ...]) -> Path | None:
+    """Return the file of one split: of its usual name, or the only one that ends in it (`task_api_train.jsonl`)."""
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+        if len(prefixed := sorted(folder.glob(f"*_{name}"))) == 1:
+            return prefixed[0]
+    return None
 
 
 def _choose_axes(files: Iterable[Path]) -> Axes:

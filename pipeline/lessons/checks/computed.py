@@ -16,7 +16,8 @@ from pipeline.operations import OPERATIONS
 _MAX_SHOWN = 120
 _SKILL_FIELDS = {"name", "description", "license", "compatibility", "metadata", "allowed-tools"}
 _MAX_BODY_LINES = 500
-_COMMAND = re.compile(r"\bllmops ([a-z]+) ([a-z_]+)")
+COMMAND = re.compile(r"\bllmops ([a-z]+) ([a-z_]+)")
+"""A command in a text: group and verb."""
 
 
 def recompute(
@@ -85,7 +86,7 @@ def rows_needed(target: float, *, limit: int = 100_000) -> int:
     return low
 
 
-def require_skill(work: Work, name: str, groups: set[str]) -> None:
+def require_skill(work: Work, name: str, groups: set[str], *, needs_prompts: bool = True) -> None:
     """State what a skill folder of the learner must be: valid, and about operations that exist.
 
     Frontmatter by the Agent Skills specification (agentskills.io): six allowed fields, the name is the folder's, a
@@ -94,7 +95,7 @@ def require_skill(work: Work, name: str, groups: set[str]) -> None:
     step = f"Write learning/{work.number}/{name}/SKILL.md; .claude/skills/{name} is an example."
     path = work.path(f"{name}/SKILL.md", next_step=step)
     text = path.read_text(encoding="utf-8")
-    head, body = _split_skill(text)
+    head, body = split_skill(text)
     work.require(
         "the frontmatter has a name, a description and allowed fields only",
         head.get("name") == name
@@ -109,7 +110,7 @@ def require_skill(work: Work, name: str, groups: set[str]) -> None:
         reason=f"{len(body.splitlines())} lines",
         next_step="Move depth into references/.",
     )
-    named = {".".join(pair) for pair in _COMMAND.findall(text)}
+    named = {".".join(pair) for pair in COMMAND.findall(text)}
     known = {entry.name for entry in OPERATIONS}
     work.require(
         "every command it names exists",
@@ -124,7 +125,8 @@ def require_skill(work: Work, name: str, groups: set[str]) -> None:
         reason=f"it names operations of {', '.join(sorted(covered)) or 'nothing'}",
         next_step=f"Say when to run `llmops {sorted(groups - covered or groups)[0]} ...` and what to do with its answer.",
     )
-    _require_prompts(work, path.parent)
+    if needs_prompts:
+        _require_prompts(work, path.parent)
 
 
 def _require_prompts(work: Work, folder: Path) -> None:
@@ -159,7 +161,8 @@ def read_list(work: Work, path: Path, *, next_step: str) -> list[dict[str, Any]]
     return cast("list[dict[str, Any]]", value)
 
 
-def _split_skill(text: str) -> tuple[dict[str, Any], str]:
+def split_skill(text: str) -> tuple[dict[str, Any], str]:
+    """Return the frontmatter and the body of a SKILL.md; an empty mapping when there is none."""
     import yaml
 
     parts = text.split("---\n", 2)
