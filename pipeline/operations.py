@@ -159,6 +159,11 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Say what a training curve shows: healthy, under-fit, over-fit, unstable, nothing learned or a data problem.",
     ),
     CatalogueEntry(
+        "train.compare",
+        "pipeline.train.compare:TRAIN_COMPARE",
+        "Compare training runs: differing recipe values, losses, time and verdicts, as table and picture.",
+    ),
+    CatalogueEntry(
         "export.run",
         "pipeline.export.run:EXPORT_RUN",
         "Export a training run as adapter, merged model and GGUF files, and prove that they are equal.",

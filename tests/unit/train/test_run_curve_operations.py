@@ -122,7 +122,7 @@ def test_watching_returns_when_the_run_has_ended(run: Run, capsys: pytest.Captur
 
 def test_only_training_runs_have_a_curve(workspace: Path) -> None:
     other = Run.create("evals.run", {})
-    with pytest.raises(InvalidInputError, match="run of evals.run"):
+    with pytest.raises(InvalidInputError, match=r"run of evals\.run"):
         TRAIN_CURVE.call({"run_id": other.id})
     with pytest.raises(InvalidInputError, match="no run matches"):
         TRAIN_DIAGNOSE.call({"run_id": "nothing"})
