@@ -144,6 +144,26 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "train.run", "pipeline.train.run:TRAIN_RUN", "Fine-tune a base model on tool-calling conversations."
     ),
     CatalogueEntry(
+        "train.curve",
+        "pipeline.train.watch:TRAIN_CURVE",
+        "Draw the loss curve of a training run as text, PNG and HTML, also while it runs.",
+    ),
+    CatalogueEntry(
+        "train.watch",
+        "pipeline.train.watch:TRAIN_WATCH",
+        "Show the loss curve of a training run, live, until the run ends.",
+    ),
+    CatalogueEntry(
+        "train.diagnose",
+        "pipeline.train.diagnose:TRAIN_DIAGNOSE",
+        "Say what a training curve shows: healthy, under-fit, over-fit, unstable, nothing learned or a data problem.",
+    ),
+    CatalogueEntry(
+        "train.compare",
+        "pipeline.train.compare:TRAIN_COMPARE",
+        "Compare training runs: differing recipe values, losses, time and verdicts, as table and picture.",
+    ),
+    CatalogueEntry(
         "export.run",
         "pipeline.export.run:EXPORT_RUN",
         "Export a training run as adapter, merged model and GGUF files, and prove that they are equal.",

@@ -59,7 +59,7 @@ def _build_parser(operation: Operation[Any, Any]) -> argparse.ArgumentParser:
         # Without a value it leaves the flag of the same field alone.
         parser.add_argument(
             f"{_PREFIX}{name}",
-            nargs="?",
+            nargs="*" if _is_repeatable(fields[name]) else "?",
             default=argparse.SUPPRESS,
             metavar=name.upper(),
             help=_help(fields[name]),

@@ -20,8 +20,10 @@ code{background:#f0f3f6;padding:.1rem .3rem;border-radius:3px;font-size:.88em;ov
 td,th{border-color:#3a4653}img{background:#fff}}"""
 
 
-def render_html(markdown: str, folder: Path) -> str:
+def render_html(markdown: str, folder: Path, *, reload_seconds: int | None = None) -> str:
     """Return a page of CommonMark with tables; PNG files of ``folder`` that it shows are put inside.
+
+    With ``reload_seconds`` the browser asks for the page again after that time: for pages that are still being written.
 
     Raises:
         FileNotFoundError: If the text shows a picture that is not in the folder.
@@ -33,9 +35,10 @@ def render_html(markdown: str, folder: Path) -> str:
     _embed_pictures(tokens, folder)
     body = reader.renderer.render(tokens, reader.options, {})
     title = next((line.lstrip("# ") for line in markdown.splitlines() if line.startswith("#")), "Report")
+    refresh = "" if reload_seconds is None else f'<meta http-equiv="refresh" content="{reload_seconds}">'
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">{refresh}'
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>{body}</body></html>\n"
     )
 

@@ -3,14 +3,17 @@
 ``runs/<utc>-<operation>-<id>/`` holds ``request.json``, ``manifest.json``, ``progress.json``, ``metrics.jsonl``,
 ``log.txt``, ``result.json`` or ``error.json`` and ``artifacts/``. All state is in files, so it survives whoever
 started it. A run that ended well is never edited; an interrupted, failed or cancelled one can be resumed in place.
-A run that a job works on also has ``worker.json``: which process was started for it.
+A run that a job works on also has ``worker.json``: which process was started for it. A running one has
+``heartbeat``, which tells readers on other machines that it is alive.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
 import secrets
+import socket
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -24,10 +27,12 @@ import psutil
 from pipeline.core.errors import InvalidInputError, OperationFailedError, PipelineError
 from pipeline.core.extras import installed_version
 from pipeline.core.files import read_json, sha256_file, write_json
+from pipeline.core.heartbeat import beating, is_beating
 from pipeline.core.settings import Settings
 
 MANIFEST_VERSION = 1
 RunState = Literal["queued", "running", "succeeded", "failed", "cancelled", "interrupted"]
+_HEARTBEAT = "heartbeat"
 _QUEUE_SECONDS = 60.0  # a worker imports and reports in about a second; a minute covers a loaded machine
 _RECORDED_PACKAGES = (
     "llmops",
@@ -66,10 +71,12 @@ class Run:
         run = cls(Settings.load().runs_dir / run_id)
         run.artifacts.mkdir(parents=True)
         write_json(run.path / "request.json", request)
+        digest = digest_request(operation, request)
         packages = {name: v for name in _RECORDED_PACKAGES if (v := installed_version(name))}
         run.write_manifest(
             manifest_version=MANIFEST_VERSION,
             operation=operation,
+            request_sha256=digest,
             status=state,
             queued_at=time.time(),
             created_at=_now(),
@@ -113,7 +120,8 @@ class Run:
         manifest = self.manifest()
         status: RunState = manifest["status"]
         if status == "running" and process is None:
-            return "interrupted"
+            is_elsewhere = manifest.get("host", _host()) != _host()
+            return "running" if is_elsewhere and is_beating(self.path / _HEARTBEAT) else "interrupted"
         if status == "queued" and process is None:
             started = (self.path / "worker.json").exists()
             is_young = time.time() - manifest["queued_at"] < _QUEUE_SECONDS
@@ -121,7 +129,7 @@ class Run:
         return status
 
     def process(self) -> psutil.Process | None:
-        """Return the living process that works on this run, or None."""
+        """Return the living process of this machine that works on this run, or None."""
         manifest = self.manifest()
         if manifest["status"] == "queued":
             # Until the worker reports, the manifest holds whoever submitted; worker.json holds the worker.
@@ -144,7 +152,8 @@ class Run:
         identity = process_identity(os.getpid())
         self.write_manifest(status="running", started_at=_now(), ended_at=None, **identity)
         try:
-            yield
+            with beating(self.path / _HEARTBEAT):
+                yield
         except PipelineError as error:
             self._fail(error)
             raise
@@ -207,6 +216,12 @@ def list_runs() -> list[Run]:
     return sorted(found, key=lambda run: run.id, reverse=True)
 
 
+def digest_request(operation: str, request: dict[str, Any]) -> str:
+    """Return the SHA-256 that equal requests to an operation share; the files they name are not looked into."""
+    text = json.dumps([operation, request], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -217,11 +232,17 @@ def _is_scratch(artifact: Path) -> bool:
 
 
 def process_identity(pid: int) -> dict[str, object]:
-    """Return what tells a process from a later one with the same pid."""
-    return {"pid": pid, "process_started": psutil.Process(pid).create_time()}
+    """Return what tells a process from a later one with the same pid, and from one on another machine."""
+    return {"pid": pid, "process_started": psutil.Process(pid).create_time(), "host": _host()}
+
+
+def _host() -> str:
+    return socket.gethostname()
 
 
 def _living_process(identity: dict[str, Any]) -> psutil.Process | None:
+    if identity.get("host", _host()) != _host():
+        return None
     try:
         process = psutil.Process(identity["pid"])
         is_same = abs(process.create_time() - identity["process_started"]) < 1

@@ -125,7 +125,7 @@ def _no_bfloat16(installed: Installed) -> Problem | None:
     return Problem(
         what=f"{old[0].name} has compute capability {old[0].compute_capability}: no bfloat16 below 8.0",
         severity="warns",
-        mend="llmops train run --preset t4-lora",
+        mend="llmops train run --preset t4-qlora",
     )
 
 

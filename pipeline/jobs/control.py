@@ -2,7 +2,8 @@
 
 from pydantic import Field
 
-from pipeline.core.jobs import cancel, start_worker
+from pipeline.core.errors import InvalidInputError
+from pipeline.core.jobs import cancel, start_worker, stop_orphans
 from pipeline.core.operation import Operation, Request, Result
 from pipeline.core.runs import Run, RunState
 from pipeline.jobs.watch import open_resumable
@@ -46,15 +47,20 @@ def cancel_job(request: JobsCancelRequest) -> JobsCancelResult:
     """Stop a running job and all its child processes.
 
     Raises:
-        InvalidInputError: If no run matches, or the run is this very process.
+        InvalidInputError: If no run matches, or the run is this very process or on another machine.
     """
     run = Run.open(request.run_id)
+    if run.state() == "running" and run.process() is None:
+        raise InvalidInputError(
+            f"{run.id} is running on {run.manifest()['host']}", hint="Cancel it on that machine."
+        )
     stopped = cancel(run)
+    num_orphans = stop_orphans(run)
     return JobsCancelResult(
         run_id=run.id,
         state=run.state(),
         stopped=stopped,
-        warnings=[] if stopped else ["It was not running; nothing was stopped."],
+        warnings=_describe_stopped(stopped, num_orphans),
         next_step=f"llmops jobs resume {run.id}" if stopped else f"llmops jobs status {run.id}",
     )
 
@@ -67,13 +73,21 @@ def resume_job(request: JobsResumeRequest) -> JobsResumeResult:
     """
     run = open_resumable(request.run_id)
     previous = run.state()
+    num_orphans = stop_orphans(run)  # a child that still writes would spoil what the new worker does
     run.queue()
     start_worker(run)
     return JobsResumeResult(
         run_id=run.id,
         previous_state=previous,
+        warnings=_describe_stopped(True, num_orphans),
         next_step=f"Call jobs_status with run_id={run.id} and wait_seconds=50 until it has ended.",
     )
+
+
+def _describe_stopped(stopped: bool, num_orphans: int) -> list[str]:
+    if num_orphans:
+        return [f"{num_orphans} processes that its worker had left behind were stopped."]
+    return [] if stopped else ["It was not running; nothing was stopped."]
 
 
 JOBS_CANCEL = Operation(

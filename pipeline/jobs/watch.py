@@ -7,16 +7,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 from pydantic import Field
 
 from pipeline.core.errors import InvalidInputError
-from pipeline.core.jobs import wait_for_end
+from pipeline.core.jobs import find_orphans, wait_for_end
 from pipeline.core.operation import Operation, Part, Request, Result
 from pipeline.core.runs import Run, RunState, list_runs
 
 _ALIVE = ("queued", "running")
 _LOG_BYTES = 1 << 20  # the end of a log that is read at most
 _LINE_CHARACTERS = 500
+_STUCK_SECONDS = 600.0  # no step, progress or log line of ours takes so long
 _SECRETS = re.compile(
     r"\b(hf_|sk-|ghp_|github_pat_)[A-Za-z0-9_-]{8,}|\b(Bearer\s+)[A-Za-z0-9._~+/=-]+", re.IGNORECASE
 )
@@ -46,6 +48,17 @@ class JobRow(Part):
     """UTC time it was started or, before that, asked for."""
 
 
+class OrphanProcess(Part):
+    """A process that a job left behind."""
+
+    run_id: str
+    """The job, which is no longer alive."""
+    pid: int
+    """Process id."""
+    command: str
+    """What it runs."""
+
+
 class JobsListResult(Result):
     """Runs, newest first."""
 
@@ -53,6 +66,8 @@ class JobsListResult(Result):
     """At most `limit` runs."""
     total: int
     """How many runs match."""
+    orphans: list[OrphanProcess]
+    """Processes that jobs left behind; `jobs cancel RUN` stops them."""
 
 
 class JobProgress(Part):
@@ -92,6 +107,8 @@ class JobsStatusResult(Result):
     """queued and running are alive; interrupted means that its process is gone without a word."""
     elapsed_seconds: float | None
     """From start to end, or to now."""
+    silent_seconds: float | None
+    """How long a living run has written nothing; None when it is not alive."""
     progress: JobProgress | None
     """Last reported position."""
     metrics: dict[str, Any]
@@ -136,7 +153,15 @@ def list_jobs(request: JobsListRequest) -> JobsListResult:
         started = manifest.get("started_at") or manifest["created_at"]
         rows.append(JobRow(run_id=run.id, operation=manifest["operation"], state=state, started_at=started))
     step = "Call jobs_status with a run_id." if rows else "Nothing matches; a long operation makes a run."
-    return JobsListResult(jobs=rows[: request.limit], total=len(rows), next_step=step)
+    orphans = [
+        OrphanProcess(run_id=run_id, pid=process.pid, command=_command(process))
+        for run_id, processes in find_orphans().items()
+        for process in processes
+    ]
+    warnings = [f"{len(orphans)} processes outlived their job"] if orphans else []
+    return JobsListResult(
+        jobs=rows[: request.limit], total=len(rows), orphans=orphans, warnings=warnings, next_step=step
+    )
 
 
 def report_status(request: JobsStatusRequest) -> JobsStatusResult:
@@ -146,11 +171,17 @@ def report_status(request: JobsStatusRequest) -> JobsStatusResult:
     state = run.state()
     manifest = run.manifest()
     progress = _read_optional(run.path / "progress.json")
+    silent = _silent_seconds(run) if state in _ALIVE else None
+    is_stuck = silent is not None and silent > _STUCK_SECONDS
     return JobsStatusResult(
         run_id=run.id,
         operation=manifest["operation"],
         state=state,
         elapsed_seconds=_elapsed_seconds(run, state),
+        silent_seconds=silent,
+        warnings=["Alive, but it has written nothing for long: it may hang; see jobs_logs."]
+        if is_stuck
+        else [],
         progress=_to_progress(progress) if progress else None,
         metrics=(run.metrics() or [{}])[-1],
         result=_read_optional(run.path / "result.json") if state == "succeeded" else None,
@@ -229,8 +260,24 @@ def _elapsed_seconds(run: Run, state: RunState) -> float | None:
     elif manifest.get("ended_at"):
         end = datetime.fromisoformat(manifest["ended_at"]).timestamp()
     else:  # interrupted: the last sign of life
-        end = max(path.stat().st_mtime for path in run.path.iterdir() if path.is_file())
+        end = _last_write(run)
     return round(max(0.0, end - datetime.fromisoformat(started).timestamp()), 1)
+
+
+def _silent_seconds(run: Run) -> float:
+    return round(max(0.0, time.time() - _last_write(run, but="heartbeat")), 1)
+
+
+def _last_write(run: Run, *, but: str = "") -> float:
+    times = [path.stat().st_mtime for path in run.path.iterdir() if path.is_file() and path.name != but]
+    return max(times)
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return redact(" ".join(process.cmdline()))[:_LINE_CHARACTERS]
+    except psutil.Error:
+        return ""
 
 
 def _read_end(path: Path) -> list[str]:

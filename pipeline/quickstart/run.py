@@ -5,7 +5,7 @@ directory of its own, so each can be looked at, repeated or replaced by hand.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
@@ -24,6 +24,7 @@ from pipeline.models.pull import MODELS_PULL
 from pipeline.quickstart.report import ReportFacts, write_report
 from pipeline.quickstart.steps import StepRunner, exists_below
 from pipeline.synth.generate import SYNTH_GENERATE
+from pipeline.train.recipe import PresetName
 from pipeline.train.run import TRAIN_RUN
 
 AGENT_REQUESTS = (
@@ -41,7 +42,7 @@ class QuickstartRunRequest(Request):
 
     model: WorkspaceRef = "smollm2-135m"
     """Base model."""
-    preset: Literal["cpu-smoke", "cpu-quality", "cpu-lora", "t4-lora"] = "cpu-quality"
+    preset: PresetName = "cpu-quality"
     """Training recipe; `cpu-smoke` proves the chain in minutes and makes no good model."""
     num_rows: int = Field(default=5000, ge=16)
     """Training rows to make."""

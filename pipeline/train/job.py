@@ -1,7 +1,8 @@
 """What a backend gets and gives back; no library types, so that backends are interchangeable."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pipeline.core.messages import Message, Tool
 from pipeline.core.runs import Run
@@ -46,10 +47,14 @@ class TrainOutcome:
 
     num_steps: int
     """Optimizer steps in all."""
+    num_steps_planned: int
+    """Steps of the whole schedule; more than num_steps when early stopping ended it."""
+    best_step: int | None
+    """Step whose weights were kept; None without validation rows (then it is the last)."""
     train_loss: float
     """Mean of the logged training losses, steps before a resume included."""
     eval_loss: float | None
-    """Cross entropy per predicted token on the validation rows, in nats."""
+    """Cross entropy per predicted token on the validation rows, in nats, of the weights that were kept."""
     num_rows: int
     """Training rows used."""
     num_rows_too_long: int
@@ -60,9 +65,17 @@ class TrainOutcome:
     """Tokens with a label."""
     num_trainable_parameters: int
     """Parameters that got gradients."""
-    shared_prefix: bool
-    """Whether the common prompt prefix was computed once per step."""
     dtype: str
     """Compute type."""
+    num_processes: int
+    """Processes that trained together."""
     resumed_from_step: int | None
     """Step of the checkpoint that training went on from."""
+    shared_prefix: bool = False
+    """Whether prompt prefixes that rows share were computed once per step."""
+    not_shared_because: str | None = None
+    """Why not."""
+    rung: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Micro batch, accumulation, checkpointing and max_length at the end: less than the recipe's when memory ran out."""
+    changes: tuple[str, ...] = ()
+    """Steps down the ladder, in order, with the reason."""

@@ -6,6 +6,7 @@ and other formats go through `llmops data convert` first.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -47,6 +48,17 @@ def common_tools(examples: list[TrainExample]) -> tuple[Tool, ...] | None:
     """Return the tools that all rows have, or None when rows differ."""
     first = examples[0].tools
     return first if all(example.tools == first for example in examples) else None
+
+
+def with_system_prompt(example: TrainExample, prompt: str) -> TrainExample:
+    """Return the row with a text before its own system message, or as its system message where it has none."""
+    if not prompt:
+        return example
+    first = example.messages[0]
+    has_own = first.role == "system" and bool(first.content)
+    text = f"{prompt}\n\n{first.content}" if has_own else prompt
+    rest = example.messages[1:] if first.role == "system" else example.messages
+    return replace(example, messages=(Message(role="system", content=text), *rest))
 
 
 def _parse(row: Any, path: Path, place: str) -> TrainExample:

@@ -4,7 +4,9 @@ Resuming is running the same run directory again (`llmops jobs resume RUN`). Doe
 export's work.
 """
 
+import hashlib
 import time
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -15,17 +17,20 @@ from pipeline.core.errors import InvalidInputError, MissingDependencyError, Pipe
 from pipeline.core.extras import installed_version, require
 from pipeline.core.files import require_disk, sha256_file, write_json
 from pipeline.core.operation import Operation, Request, Result
-from pipeline.core.paths import WorkspaceRef
+from pipeline.core.paths import WorkspaceRef, shown_path
 from pipeline.core.refs import resolve_path
 from pipeline.core.runs import Run
-from pipeline.core.settings import Settings
 from pipeline.task_api.tools import load_tools
 from pipeline.train.job import TrainExample, TrainJob, TrainOutcome
-from pipeline.train.recipe import PRESETS, TrainRecipe
-from pipeline.train.rows import common_tools, read_examples
+from pipeline.train.launch import launch
+from pipeline.train.recipe import PRESETS, PresetName, TrainRecipe
+from pipeline.train.rows import common_tools, read_examples, with_system_prompt
 
 _STATE_BYTES_PER_PARAMETER = 12  # fp32 weight + two Adam moments in a checkpoint (arXiv:1910.02054, 3.1)
 _ADAPTER_PARAMETERS = 20_000_000  # more than rank 64 on all linear layers of a model that a CPU can train
+_TASK_API_PROMPT = "You are a task assistant. Today is {today}."
+_TRACKERS = {"tensorboard": "tensorboardX", "trackio": "trackio", "wandb": "wandb", "mlflow": "mlflow"}
+_LISTED_PROMPTS = 20
 _NUM_CHECKPOINTS_AT_ONCE = 3  # two are kept, one is being written
 
 
@@ -37,12 +42,16 @@ class TrainRunRequest(Request):
     data: WorkspaceRef = Field(min_length=1)
     """Folder with `train.jsonl` and optionally `validation.jsonl`, or one JSONL file; rows are OpenAI messages, each
     with its own `tools` or the name of a `tool_set`."""
-    preset: Literal["cpu-smoke", "cpu-quality", "cpu-lora", "t4-lora"] = "cpu-quality"
+    preset: PresetName = "cpu-quality"
     """Named recipe; ignored when `recipe` is given."""
     recipe: TrainRecipe | None = None
     """The whole recipe as JSON, to set every knob."""
     backend: Literal["auto", "trl", "unsloth"] = "auto"
     """`auto` uses Unsloth when it is installed, plain TRL + PEFT otherwise."""
+    system_prompt: str = Field(default="", max_length=20_000)
+    """Put before every row's own system message, such as a persona; its hash goes into training.json."""
+    num_processes: int = Field(default=1, ge=1, le=64)
+    """Processes on this machine that train together (DDP): one per GPU; global batch = micro x accumulation x these."""
 
 
 class TrainRunResult(Result):
@@ -72,50 +81,34 @@ def train_model(request: TrainRunRequest, run: Run) -> TrainRunResult:
     """Fine-tune a base model on tool-calling conversations.
 
     Raises:
-        InvalidInputError: If rows are broken, or nothing would be trained.
-        DoesNotFitError: If the disk cannot hold the checkpoints.
-        MissingDependencyError: If the backend asked for is not installed.
+        InvalidInputError: If rows are broken, nothing would be trained, or another run trains on the device.
+        DoesNotFitError: If memory cannot hold the recipe, or the disk the checkpoints.
+        MissingDependencyError: If the backend or a tracker asked for is not installed.
+        OperationFailedError: If the loss stops being a number.
     """
     require("torch", "transformers", "trl", "peft", "datasets", extra="train")
     backend = _choose_backend(request.backend)
-    recipe = request.recipe or PRESETS[request.preset]()
-    base_model = resolve_path(request.model)
-    train_file, validation_file = _find_files(request.data)
-    output = run.artifacts / ("adapter" if recipe.method == "lora" else "model")
-    require_disk(run.path, _checkpoint_bytes(recipe, base_model), "Training with its checkpoints")
-    train_examples = read_examples(train_file)
-    job = TrainJob(
-        recipe=recipe,
-        base_model=base_model,
-        train_examples=train_examples,
-        validation_examples=read_examples(validation_file) if validation_file else [],
-        run=run,
-        checkpoints=run.artifacts / "checkpoints",
-        output=output,
-    )
+    job = build_job(request, run)
+    require(*(_TRACKERS[name] for name in job.recipe.report_to), extra="train")
+    require_disk(run.path, _checkpoint_bytes(job.recipe, job.base_model), "Training with its checkpoints")
     started = time.monotonic()
-    outcome = _train_with(backend, job)
+    if request.num_processes > 1:
+        outcome = launch(run, backend, request.num_processes)
+    else:
+        outcome = train_with_backend(backend, job)
     seconds = time.monotonic() - started
-    settings = Settings.load()
-    facts = {
-        "base_model": request.model,
-        "base_model_path": str(
-            base_model.relative_to(settings.workspace)
-            if base_model.is_relative_to(settings.workspace)
-            else base_model
-        ),
-        "method": recipe.method,
-        "backend": backend,
-        **_describe_prompt(train_examples),
-        "recipe": recipe.model_dump(mode="json"),
-        "data": {"train": str(train_file), "train_sha256": sha256_file(train_file)},
-        "outcome": asdict(outcome),
-        "train_seconds": round(seconds, 1),
-    }
-    write_json(run.artifacts / "training.json", facts)
+    write_json(
+        run.artifacts / "training.json",
+        {
+            **_describe(request, job),
+            "backend": backend,
+            "outcome": asdict(outcome),
+            "train_seconds": round(seconds, 1),
+        },
+    )
     return TrainRunResult(
         run_id=run.id,
-        output=str(output.relative_to(settings.workspace)),
+        output=shown_path(job.output),
         backend=backend,
         num_steps=outcome.num_steps,
         train_loss=outcome.train_loss,
@@ -128,6 +121,37 @@ def train_model(request: TrainRunRequest, run: Run) -> TrainRunResult:
     )
 
 
+def build_job(request: TrainRunRequest, run: Run) -> TrainJob:
+    """Read recipe and rows of a request; what every process of a run does for itself."""
+    recipe = request.recipe or PRESETS[request.preset]()
+    train_file, validation_file = find_files(request.data)
+
+    def read(path: Path | None) -> list[TrainExample]:
+        return [with_system_prompt(row, request.system_prompt) for row in read_examples(path)] if path else []
+
+    return TrainJob(
+        recipe=recipe,
+        base_model=resolve_path(request.model),
+        train_examples=read(train_file),
+        validation_examples=read(validation_file),
+        run=run,
+        checkpoints=run.artifacts / "checkpoints",
+        output=run.artifacts / ("adapter" if recipe.method == "lora" else "model"),
+    )
+
+
+def _describe(request: TrainRunRequest, job: TrainJob) -> dict[str, object]:
+    train_file, _ = find_files(request.data)
+    return {
+        "base_model": request.model,
+        "base_model_path": shown_path(job.base_model),
+        "method": job.recipe.method,
+        **_describe_prompt(job.train_examples, request.system_prompt),
+        "recipe": job.recipe.model_dump(mode="json"),
+        "data": {"train": str(train_file), "train_sha256": sha256_file(train_file)},
+    }
+
+
 def _checkpoint_bytes(recipe: TrainRecipe, base_model: Path) -> int:
     weights_bytes = sum(path.stat().st_size for path in base_model.glob("*.safetensors"))
     # Base weights are 16-bit.
@@ -135,18 +159,31 @@ def _checkpoint_bytes(recipe: TrainRecipe, base_model: Path) -> int:
     return _NUM_CHECKPOINTS_AT_ONCE * _STATE_BYTES_PER_PARAMETER * num_trained
 
 
-def _describe_prompt(examples: list[TrainExample]) -> dict[str, object]:
+def _describe_prompt(examples: list[TrainExample], system_prompt: str) -> dict[str, object]:
     """Return what clients must send, as far as all rows agree: later stages read it from ``training.json``."""
+    texts = Counter(row.messages[0].content or "" for row in examples if row.messages[0].role == "system")
+    facts: dict[str, object] = {
+        "injected_system_prompt": {"text": system_prompt, "sha256": _digest(system_prompt)}
+        if system_prompt
+        else None,
+        "num_system_prompts": len(texts),
+        "system_prompts": [
+            {"sha256": _digest(text), "num_rows": count} for text, count in texts.most_common(_LISTED_PROMPTS)
+        ],
+    }
     tools = common_tools(examples)
-    if tools == tuple(load_tools()):
-        return {
-            "tool_set": "task_api",
-            "system_prompt_template": "You are a task assistant. Today is {today}.",
-        }
-    return {"tool_set": None, "tools": tools}
+    if tools != tuple(load_tools()):
+        return {**facts, "tool_set": None, "tools": tools}
+    template = f"{system_prompt}\n\n{_TASK_API_PROMPT}" if system_prompt else _TASK_API_PROMPT
+    return {**facts, "tool_set": "task_api", "system_prompt_template": template}
 
 
-def _find_files(data: str) -> tuple[Path, Path | None]:
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def find_files(data: str) -> tuple[Path, Path | None]:
+    """Return the training file of a folder or file reference, and the validation file beside it."""
     path = resolve_path(data)
     if path.is_file():
         return path, None
@@ -170,7 +207,8 @@ def _choose_backend(wanted: str) -> str:
     return wanted
 
 
-def _train_with(backend: str, job: TrainJob) -> TrainOutcome:
+def train_with_backend(backend: str, job: TrainJob) -> TrainOutcome:
+    """Import the backend and train in this process."""
     if backend == "unsloth":
         from pipeline.train.backends.unsloth_sft import train as train_with_unsloth
 
@@ -183,13 +221,15 @@ def _train_with(backend: str, job: TrainJob) -> TrainOutcome:
 
 
 def _warnings(outcome: TrainOutcome) -> list[str]:
-    found: list[str] = []
+    found = list(outcome.changes)
     if outcome.num_rows_too_long:
         found.append(f"{outcome.num_rows_too_long} rows are longer than max_length and were left out")
-    if not outcome.shared_prefix:
+    if outcome.not_shared_because:
+        found.append(f"trained without sharing prompt prefixes: {outcome.not_shared_because}")
+    if outcome.num_steps < outcome.num_steps_planned:
         found.append(
-            "the shared-prompt speed-up does not cover this architecture, recipe or backend; "
-            "training ran without it"
+            f"stopped early after {outcome.num_steps} of {outcome.num_steps_planned} steps, because the evaluation loss "
+            f"no longer fell; the weights of step {outcome.best_step} are kept"
         )
     return found
 

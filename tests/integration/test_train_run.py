@@ -82,7 +82,7 @@ def test_a_killed_run_resumes_with_the_numbers_of_an_undisturbed_run(tiny_model:
     assert outcome["resumed_from_step"] >= 2
     losses = list(_by_step(whole, "loss").values())
     assert outcome["train_loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-3)
-    for key in ("loss", "eval_loss"):
+    for key in ("loss", "grad_norm", "learning_rate", "eval_loss"):
         assert _by_step(killed, key) == pytest.approx(_by_step(whole, key), rel=1e-6)
 
 

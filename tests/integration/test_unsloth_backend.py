@@ -6,15 +6,17 @@ Unsloth's environment to take the other branch.
 """
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.core.extras import installed_version
-from pipeline.core.runs import Run
+from pipeline.core.runs import Run, list_runs
 
 pytestmark = pytest.mark.slow
 
@@ -59,6 +61,35 @@ def _check_training(model: Path) -> None:
     assert outcome["backend"] == "unsloth"
     assert list(by_backend["unsloth"].artifacts.glob("checkpoints/checkpoint-6/complete.json"))
     _check_adapters_agree(model, [run.artifacts / "adapter" for run in by_backend.values()])
+    _check_resume(model, by_backend["unsloth"])
+
+
+def _check_resume(model: Path, whole: Run) -> None:
+    """Kill -9 after a checkpoint and resume: the numbers of the undisturbed run."""
+    options = ["--model", str(model), "--backend", "unsloth", "--recipe", json.dumps(RECIPE)]
+    command = [sys.executable, "-m", "pipeline", "train", "run", "data", *options]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    known = {run.id for run in list_runs()}
+    killed: Run | None = None
+    deadline = time.monotonic() + 180
+    while killed is None and time.monotonic() < deadline:
+        fresh = [run for run in list_runs() if run.id not in known]
+        if fresh and list(fresh[0].artifacts.glob("checkpoints/checkpoint-[2-5]/complete.json")):
+            killed = fresh[0]
+            process.send_signal(signal.SIGKILL)
+        time.sleep(0.005)
+    process.wait()
+    assert killed is not None
+    assert killed.state() == "interrupted"
+    assert _llmops("jobs", "resume", killed.id).returncode == 0
+    while killed.state() in {"running", "queued"} and time.monotonic() < deadline:
+        time.sleep(0.3)
+    assert killed.state() == "succeeded", (killed.path / "log.txt").read_text(encoding="utf-8")
+    for key in ("loss", "grad_norm", "eval_loss"):
+        numbers = [
+            {line["step"]: line[key] for line in run.metrics() if key in line} for run in (killed, whole)
+        ]
+        assert numbers[0] == pytest.approx(numbers[1], rel=1e-6)
 
 
 def _train(backend: str, model: Path) -> Run:

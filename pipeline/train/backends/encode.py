@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from pipeline.core.errors import InvalidInputError
 from pipeline.rendering.backends.chat_text import ChatEncoder, to_template
+from pipeline.rendering.row import IGNORED
 from pipeline.train.job import TrainExample
 
 
@@ -32,10 +33,26 @@ class EncodedRows:
     """Rows inside max_length."""
     num_too_long: int
     """Rows left out because they are longer than max_length."""
-    num_tokens: int
-    """Tokens in the kept rows."""
-    num_trained_tokens: int
-    """Tokens with a label in the kept rows."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens in the kept rows."""
+        return sum(len(row.token_ids) for row in self.rows)
+
+    @property
+    def num_trained_tokens(self) -> int:
+        """Tokens with a label in the kept rows."""
+        return sum(label != IGNORED for row in self.rows for label in row.labels)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest kept row."""
+        return max((len(row.token_ids) for row in self.rows), default=0)
+
+    def within(self, max_length: int) -> "EncodedRows":
+        """Return the rows of at most that many tokens."""
+        kept = [row for row in self.rows if len(row.token_ids) <= max_length]
+        return EncodedRows(kept, self.num_too_long + len(self.rows) - len(kept))
 
 
 def encode_rows(
@@ -48,7 +65,6 @@ def encode_rows(
     """
     encoder = ChatEncoder(tokenizer)
     rows: list[TokenRow] = []
-    num_trained = 0
     too_long = 0
     for example in examples:
         row = encoder.encode(to_template(example.messages), example.tools)
@@ -57,14 +73,20 @@ def encode_rows(
                 f"{example.name}: {row.problems[0]}",
                 hint="`llmops data preview FILE --model MODEL` shows the training text of every such row.",
             )
+        _require_tools(example, row.text)
         if len(row.token_ids) > max_length:
             too_long += 1
         else:
             rows.append(TokenRow(row.token_ids, row.labels))
-            num_trained += row.num_trained_tokens
-    return EncodedRows(
-        rows=rows,
-        num_too_long=too_long,
-        num_tokens=sum(len(row.token_ids) for row in rows),
-        num_trained_tokens=num_trained,
-    )
+    return EncodedRows(rows, too_long)
+
+
+def _require_tools(example: TrainExample, text: str) -> None:
+    names = [str(tool.get("function", tool).get("name")) for tool in example.tools]
+    missing = [name for name in names if name not in text]
+    if missing:
+        raise InvalidInputError(
+            f"{example.name}: the model's chat template does not print the tools ({missing[0]} is not in the training "
+            "text), so that the model would learn to call what it was never shown",
+            hint="Pull the model with `llmops models pull`, which adds our template, or use one with tool support.",
+        )

@@ -35,11 +35,12 @@ def grouped_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
-    **_: Any,
+    **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention of [B, H, S, D] queries over [B, G, K, D] keys; returns [B, S, H, D] and no weights.
 
-    ``attention_mask`` is additive, [B or 1, 1, S, K]. Dropout is not supported, as LoRA recipes do not use it here.
+    ``attention_mask`` is additive, [B or 1, 1, S, K]. Gemma 2 caps its scores. Dropout is not supported, as LoRA recipes
+    do not use it here.
     """
     device = query.device.type
     if torch.is_autocast_enabled(device):
@@ -48,7 +49,7 @@ def grouped_attention(
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
         attention_mask = None if attention_mask is None else attention_mask.to(dtype)
     with torch.autocast(device, enabled=False):
-        return _attend(query, key, value, attention_mask, scaling), None
+        return _attend(query, key, value, attention_mask, (scaling, options.get("softcap"))), None
 
 
 def _attend(
@@ -56,14 +57,17 @@ def _attend(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    scaling: float | None,
+    scale_and_cap: tuple[float | None, float | None],
 ) -> torch.Tensor:
+    scaling, softcap = scale_and_cap
     num_rows, num_heads, num_queries, head_size = query.shape
     num_groups, num_keys = key.shape[1], key.shape[2]
     repeats = num_heads // num_groups
     factor = head_size**-0.5 if scaling is None else scaling
     query_BGMD = (query * factor).reshape(num_rows, num_groups, repeats * num_queries, head_size)
     scores = (query_BGMD @ key.transpose(2, 3)).view(num_rows, num_groups, repeats, num_queries, num_keys)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
     if attention_mask is not None:
         scores = scores + attention_mask[:, :, None]
     weights = torch.softmax(scores, dim=-1, dtype=scores.dtype)

@@ -1,14 +1,18 @@
 # pyright: basic
-"""Shared-prefix batches: what all rows of a batch begin with is computed once per step, with gradients.
+"""Shared-prefix batches: what rows of a batch begin with is computed once per step, with gradients.
 
-All rows of a tool-calling set begin with the same tools text. The prefix runs once, its keys and values are expanded
-over the batch, and only the rest of each row runs per row; ``lm_head`` runs on predicted positions only. Loss and
-gradients equal those of ordinary padded batches (tests/integration/test_shared_prefix.py). The gradient of the prefix
-is the sum over the rows, by the rule for ``expand``.
+Rows of a tool-calling set begin with their tools; rows with the same tools form a group. Each group's prefix runs once,
+its keys and values are handed to the group's rows, and only the rest of each row runs per row; ``lm_head`` runs on
+predicted positions only. Loss and gradients equal those of single rows (tests/integration/test_shared_prefix.py): the
+gradient of a prefix is the sum over its rows, by the rules for ``expand`` and ``index_select``.
 
-Shape legend: B rows, P prefix tokens, S suffix tokens, H hidden size, N predicted positions, V vocabulary.
+Positions and masks are made here, from places in the conversation instead of places in the tensor, so that prefixes of
+several lengths and sliding windows come out right.
+
+Shape legend: B rows, G prefixes, P prefix tokens, S rest tokens, K keys, H hidden size, N predictions, V vocabulary.
 """
 
+import types
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,89 +21,164 @@ from torch import nn
 from transformers import DynamicCache
 
 from pipeline.rendering.row import IGNORED
+from pipeline.train.prefix_groups import PrefixPlan, plan_prefixes
 
-MIN_PREFIX_TOKENS = 16
-"""Below this the second pass costs more than it saves."""
 WIDTH_STEP = 8
-"""Suffix widths are rounded up to a multiple of this."""
-SUPPORTED_MODEL_TYPES = frozenset({"llama", "qwen2", "qwen3", "smollm3"})
-"""Architectures whose cache is plain full attention in every layer."""
+"""Widths are rounded up to a multiple of this."""
+SUPPORTED_MODEL_TYPES = frozenset(
+    {"llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "gemma2", "gemma3_text"}
+)
+"""Architectures whose decoder is attention with keys and values per layer, rotary positions, and a plain head."""
+
+
+def why_not_shared(config: Any, *, gradient_checkpointing: bool) -> str | None:
+    """Return why the prefix cannot be shared with a model of this configuration, or None when it can."""
+    if config.model_type not in SUPPORTED_MODEL_TYPES:
+        return f"it is not written for the architecture {config.model_type}"
+    if getattr(config, "use_bidirectional_attention", None):
+        return "the model reads in both directions"
+    if gradient_checkpointing:
+        return "gradient checkpointing keeps no keys and values"
+    return None
 
 
 class PrefixCollator:
-    """Make a batch of right-padded suffixes and, when worth it, one shared prefix."""
+    """Make a batch of right-padded rests and, when worth it, the prefixes that rows share."""
 
     def __init__(self, pad_token_id: int, *, share_prefix: bool) -> None:
         self.pad_token_id = pad_token_id
         self.share_prefix = share_prefix
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Collate rows with ``input_ids`` and ``labels`` into tensors of shape [B, S] plus ``prefix_ids`` [1, P]."""
+        """Collate rows with ``input_ids`` and ``labels``: tensors [B, S], ``prefix_ids`` [G, P] and which row has which."""
         ids = [list(feature["input_ids"]) for feature in features]
         labels = [list(feature["labels"]) for feature in features]
-        prefix_length = common_prefix_length(ids, labels) if self.share_prefix else 0
-        if prefix_length < MIN_PREFIX_TOKENS:
-            prefix_length = 0
+        plan = plan_prefixes(ids, prefix_limits(labels)) if self.share_prefix else None
+        plan = plan or PrefixPlan(((),), (0,) * len(ids), (0,) * len(ids))
+        starts = plan.prefix_lengths
         # A few widths instead of many: oneDNN prepares a kernel for every new matrix shape.
-        width = -(-(max(len(row) for row in ids) - prefix_length) // WIDTH_STEP) * WIDTH_STEP
+        rests = [len(row) - start for row, start in zip(ids, starts, strict=True)]
+        width = -(-max(rests) // WIDTH_STEP) * WIDTH_STEP
+        widest_prefix = max(len(prefix) for prefix in plan.prefixes)
         return {
-            "prefix_ids": torch.tensor([ids[0][:prefix_length]], dtype=torch.long),
-            "input_ids": _pad([row[prefix_length:] for row in ids], self.pad_token_id, width),
-            "labels": _pad([row[prefix_length:] for row in labels], IGNORED, width),
-            "attention_mask": _pad([[1] * (len(row) - prefix_length) for row in ids], 0, width),
+            "input_ids": _pad(
+                [row[start:] for row, start in zip(ids, starts, strict=True)], self.pad_token_id, width
+            ),
+            "labels": _pad([row[start:] for row, start in zip(labels, starts, strict=True)], IGNORED, width),
+            "attention_mask": _pad([[1] * rest for rest in rests], 0, width),
+            "prefix_ids": _pad(plan.prefixes, self.pad_token_id, widest_prefix),
+            "prefix_of_row": torch.tensor(plan.prefix_of_row),
+            "prefix_lengths": torch.tensor(starts),
         }
 
 
-def common_prefix_length(ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> int:
-    """Return how many leading tokens all rows share before anything is predicted.
+def prefix_limits(labels: Sequence[Sequence[int]]) -> list[int]:
+    """Return by row how long its prefix may be.
 
-    One token less than the first label, because the token before a label must stay in the suffix to predict it.
+    One token less than the first label, because the token before a label must stay in the rest to predict it.
     """
-    first_label = min(
-        next((i for i, label in enumerate(row) if label != IGNORED), len(row)) for row in labels
-    )
-    limit = max(0, min(first_label - 1, *(len(row) - 1 for row in ids)))
-    for position in range(limit):
-        token = ids[0][position]
-        if any(row[position] != token for row in ids):
-            return position
-    return limit
+    firsts = [next((i for i, label in enumerate(row) if label != IGNORED), len(row)) for row in labels]
+    return [max(0, first - 1) for first in firsts]
 
 
-def predicted_loss(causal_model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
+def predicted_loss(
+    causal_model: Any, batch: dict[str, torch.Tensor], ordinary_forward: Any = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the summed cross entropy of a collated batch and the number of predicted tokens N.
 
-    ``causal_model`` is a Hugging Face ``*ForCausalLM`` (adapters injected in place).
+    ``causal_model`` is a Hugging Face ``*ForCausalLM`` (adapters injected in place). Architectures outside
+    SUPPORTED_MODEL_TYPES run their own whole forward.
     """
-    hidden_BSH = _hidden_states(causal_model.model, batch)
     targets_BS = batch["labels"][:, 1:]
     is_predicted_BS = targets_BS != IGNORED
-    hidden_NH = hidden_BSH[:, :-1][is_predicted_BS]
-    logits_NV = causal_model.get_output_embeddings()(hidden_NH)
+    if causal_model.config.model_type in SUPPORTED_MODEL_TYPES:
+        hidden_BSH = _hidden_states(causal_model.model, batch)
+        logits_NV = causal_model.get_output_embeddings()(hidden_BSH[:, :-1][is_predicted_BS])
+        if cap := getattr(causal_model.config, "final_logit_softcapping", None):
+            logits_NV = torch.tanh(logits_NV / cap) * cap
+    else:
+        forward = ordinary_forward or causal_model.forward
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        logits_NV = forward(**inputs, use_cache=False).logits[:, :-1][is_predicted_BS]
     loss = nn.functional.cross_entropy(logits_NV.float(), targets_BS[is_predicted_BS], reduction="sum")
-    return loss, int(is_predicted_BS.sum())
+    return loss, is_predicted_BS.sum()
+
+
+def install_loss(causal_model: Any, *, autocast: bool) -> None:
+    """Make a collated batch the input of the model's own ``forward``, which then returns loss and count.
+
+    Through ``forward``, wrappers (PEFT, DDP, FSDP, autocast) do what they do for any model. Without ``autocast`` an
+    outer one is switched off: frozen 16-bit weights are in the compute type already.
+    """
+    ordinary = causal_model.forward
+
+    def forward(_self: Any, *args: Any, **inputs: Any) -> Any:
+        if "prefix_ids" not in inputs:
+            return ordinary(*args, **inputs)
+        device = inputs["input_ids"].device.type
+        with torch.autocast(device, enabled=autocast and torch.is_autocast_enabled(device)):
+            loss, count = predicted_loss(causal_model, inputs, ordinary)
+        return {"loss": loss, "num_predicted": count}
+
+    causal_model.forward = types.MethodType(forward, causal_model)
 
 
 def _hidden_states(decoder: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    prefix_1P, suffix_BS, mask_BS = batch["prefix_ids"], batch["input_ids"], batch["attention_mask"]
-    num_rows, width = suffix_BS.shape
-    prefix_length = prefix_1P.shape[1]
-    if prefix_length == 0:
-        return decoder(input_ids=suffix_BS, attention_mask=mask_BS, use_cache=False).last_hidden_state
-    cache = DynamicCache(config=decoder.config)
-    decoder(input_ids=prefix_1P, past_key_values=cache, use_cache=True)
+    prefix_GP, rest_BS, rest_mask_BS = batch["prefix_ids"], batch["input_ids"], batch["attention_mask"]
+    if prefix_GP.shape[1] == 0:
+        return decoder(input_ids=rest_BS, attention_mask=rest_mask_BS, use_cache=False).last_hidden_state
+    num_prefixes, width = prefix_GP.shape
+    places_1P = torch.arange(width, device=rest_BS.device)[None]
+    cache = (
+        DynamicCache()
+    )  # without a configuration every layer keeps all keys, also one with a sliding window
+    decoder(
+        input_ids=prefix_GP,
+        attention_mask=_masks(decoder, places_1P, places_1P, torch.ones_like(places_1P, dtype=torch.bool)),
+        position_ids=places_1P,
+        past_key_values=cache,
+        use_cache=True,
+    )
     layers: Any = cache.layers
     for layer in layers:
-        layer.keys = layer.keys.expand(num_rows, -1, -1, -1)
-        layer.values = layer.values.expand(num_rows, -1, -1, -1)
-    positions_1S = torch.arange(prefix_length, prefix_length + width, device=suffix_BS.device)[None]
+        layer.keys = _for_rows(layer.keys, batch["prefix_of_row"], num_prefixes)
+        layer.values = _for_rows(layer.values, batch["prefix_of_row"], num_prefixes)
+    lengths_B1 = batch["prefix_lengths"][:, None]
+    places_BS = lengths_B1 + torch.arange(rest_BS.shape[1], device=rest_BS.device)
+    places_BK = torch.cat([places_1P.expand(len(rest_BS), -1), places_BS], dim=1)
+    is_there_BK = torch.cat([places_1P < lengths_B1, rest_mask_BS.bool()], dim=1)
     return decoder(
-        input_ids=suffix_BS,
-        attention_mask=torch.cat([mask_BS.new_ones(num_rows, prefix_length), mask_BS], dim=1),
-        position_ids=positions_1S,
+        input_ids=rest_BS,
+        attention_mask=_masks(decoder, places_BS, places_BK, is_there_BK),
+        position_ids=places_BS,
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state
+
+
+def _for_rows(states: torch.Tensor, prefix_of_row: torch.Tensor, num_prefixes: int) -> torch.Tensor:
+    if num_prefixes == 1:  # a view; the cache copies it once, when it appends
+        return states.expand(len(prefix_of_row), -1, -1, -1)
+    return states.index_select(0, prefix_of_row)
+
+
+def _masks(decoder: Any, queries: torch.Tensor, keys: torch.Tensor, is_there: torch.Tensor) -> Any:
+    """Return additive masks [B, 1, S, K] by kind of layer, or one mask where the decoder has one kind only."""
+    config = decoder.config
+    distance_BSK = queries[:, :, None] - keys[:, None, :]
+    may_see_BSK = (distance_BSK >= 0) & is_there[:, None, :]
+    dtype = next(decoder.parameters()).dtype
+
+    def additive(allowed: torch.Tensor) -> torch.Tensor:
+        mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
+        return mask.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
+
+    window: int | None = getattr(config, "sliding_window", None)
+    near_BSK = may_see_BSK if window is None else may_see_BSK & (distance_BSK < window)
+    if config.model_type in {"llama", "gemma", "mistral"}:
+        return additive(near_BSK)
+    kinds: set[str] = set(config.layer_types)
+    return {kind: additive(near_BSK if kind == "sliding_attention" else may_see_BSK) for kind in kinds}
 
 
 def _pad(rows: Sequence[Sequence[int]], value: int, width: int) -> torch.Tensor:

@@ -1,65 +1,106 @@
 # pyright: basic
-"""Plain TRL + PEFT backend: TRL's SFTTrainer with our shared-prefix loss; CPU, one GPU, or DDP through accelerate.
+"""Plain TRL + PEFT backend: TRL's SFTTrainer with our shared-prefix loss; CPU, one GPU, or DDP through torchrun.
 
 Nothing here knows about rows or runs beyond what :class:`TrainJob` carries. Unsloth lives in ``unsloth_sft.py``.
 """
 
+import gc
 import math
 import os
 import shutil
-import time
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from datasets import Dataset
-from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
-from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
+from transformers import AutoTokenizer, EarlyStoppingCallback, PrinterCallback
+from trl import SFTConfig  # pyright: ignore[reportPrivateImportUsage]
 
-from pipeline.core.errors import InvalidInputError, OperationFailedError
-from pipeline.core.files import write_json
+from pipeline.core.errors import DoesNotFitError, InvalidInputError
+from pipeline.core.files import read_json, write_json
+from pipeline.core.machine import free_memory_bytes
 from pipeline.core.progress import Progress
 from pipeline.train.backends.encode import EncodedRows, TokenRow, encode_rows
-from pipeline.train.backends.fast_layers import (
-    fuse_lora,
-    keep_activations_in,
-    map_large_blocks,
-    register_attention,
-)
-from pipeline.train.backends.prefix import SUPPORTED_MODEL_TYPES, PrefixCollator, predicted_loss
-from pipeline.train.backends.sampler import MixedLengthSampler
+from pipeline.train.backends.fast_layers import map_large_blocks
+from pipeline.train.backends.load import choose_dtype, find_causal, load_model
+from pipeline.train.backends.prefix import PrefixCollator, install_loss, why_not_shared
+from pipeline.train.backends.trainer import PrefixTrainer, Reporter, newest_checkpoint
+from pipeline.train.device_lock import device_lock
 from pipeline.train.job import TrainJob, TrainOutcome
-from pipeline.train.recipe import TrainRecipe
+from pipeline.train.ladder import Rung, first_rung, next_rung
+from pipeline.train.memory import choose_rung
 
 NUM_CHECKPOINTS = 5
-"""Per run, whatever its length: the course plan's every-100-steps never fires on 75 steps (errata E-20)."""
-_MARKER = "complete.json"
+"""At least, whatever a run's length: the course plan's every-100-steps never fires on 75 steps (errata E-20)."""
+_RUNG_FILE = "rung.json"
 # transformers 5.23 renamed it; Unsloth's set has 5.17.
 _CHECKPOINTING = next(
     n for n in ("activation_checkpointing", "gradient_checkpointing") if hasattr(SFTConfig, n)
 )
+_OPTIMIZERS = {
+    "adamw": "adamw_torch_fused",
+    "adamw_8bit": "adamw_8bit",
+    "paged_adamw_8bit": "paged_adamw_8bit",
+}
+_MEMORY_WORDS = ("DefaultCPUAllocator", "can't allocate memory", "out of memory", "could not create a memory")
 
-ModelLoader = Callable[[TrainJob, str, torch.dtype], Any]
-"""Job, device type, compute type -> the model with what is to be trained switched on."""
+ModelLoader = Callable[[TrainJob, str, torch.dtype, bool], Any]
+"""Job, device type, compute type, gradient checkpointing -> the model with what is to be trained switched on."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """What stays the same on every rung."""
+
+    job: TrainJob
+    load_model: ModelLoader
+    tokenizer: Any
+    rows: EncodedRows
+    validation: EncodedRows
+    device_type: str
+    dtype: torch.dtype
+    refusal: str | None
+    """Why the backend cannot share prefixes, or None."""
+    num_steps: int
 
 
 def train(job: TrainJob) -> TrainOutcome:
     """Train, resuming from the newest whole checkpoint of the job's folder.
 
     Raises:
-        InvalidInputError: If nothing would be trained or a row cannot be rendered.
+        InvalidInputError: If nothing would be trained, a row cannot be rendered, or the device is taken.
+        DoesNotFitError: If memory or disk are too small.
         OperationFailedError: If the loss stops being a number.
     """
-    return train_with(_load_model, job)
+    return train_with(load_model, job)
 
 
-def train_with(load_model: ModelLoader, job: TrainJob, *, may_share_prefix: bool = True) -> TrainOutcome:
+def train_with(loader: ModelLoader, job: TrainJob, *, refusal: str | None = None) -> TrainOutcome:
     """Train a model that another backend may load; all else is the same. Raises what :func:`train` raises."""
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // num_processes()))
+    session = _prepare(loader, job, refusal)
+    if rank() > 0:
+        return _climb_down(session)
+    is_cpu = session.device_type == "cpu"
+    with device_lock(job.run, "cpu" if is_cpu else str(torch.cuda.get_device_properties().uuid)):
+        return _climb_down(session)
+
+
+def num_processes() -> int:
+    """Return how many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Return which of them this is."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def _prepare(loader: ModelLoader, job: TrainJob, refusal: str | None) -> _Session:
     tokenizer = AutoTokenizer.from_pretrained(job.base_model)
     rows = encode_rows(job.train_examples, tokenizer, job.recipe.max_length)
     validation = encode_rows(job.validation_examples, tokenizer, job.recipe.max_length)
@@ -72,146 +113,169 @@ def train_with(load_model: ModelLoader, job: TrainJob, *, may_share_prefix: bool
     device_type, dtype = choose_dtype(job.recipe)
     if device_type == "cpu":
         map_large_blocks()
-    model = load_model(job, device_type, dtype)
-    is_plain = model.config.model_type in SUPPORTED_MODEL_TYPES and not job.recipe.gradient_checkpointing
-    share_prefix = may_share_prefix and is_plain
+    recipe = job.recipe
+    batch = recipe.micro_batch_size * recipe.gradient_accumulation_steps * num_processes()
+    steps = recipe.max_steps or math.ceil(math.ceil(len(rows.rows) / batch) * recipe.num_epochs)
+    return _Session(job, loader, tokenizer, rows, validation, device_type, dtype, refusal, steps)
+
+
+def _climb_down(session: _Session) -> TrainOutcome:
+    """Train on the first rung that holds, each going on from the last step of the one before."""
+    job, recipe = session.job, session.job.recipe
+    rung, changes = _first_rung(session)
+    while True:
+        outcome = _train_on(session, rung)
+        if outcome is not None:
+            return replace(outcome, changes=tuple(changes), rung=asdict(rung))
+        lower = next_rung(rung, session.rows.within(rung.max_length).longest, recipe)
+        # Without most of its rows it would be another training.
+        is_foot = (
+            lower is None or len(session.rows.within(lower.max_length).rows) < len(session.rows.rows) / 2
+        )
+        if lower is None or is_foot or num_processes() > 1:
+            raise DoesNotFitError(
+                f"out of memory with {rung}",
+                hint="Lower micro_batch_size or max_length, use method=lora, or a smaller base model; "
+                f"`llmops jobs resume {job.run.id}` goes on from the newest checkpoint.",
+            )
+        newest = newest_checkpoint(job.checkpoints)
+        where = newest.name.replace("-", " of step ") if newest else "the beginning"
+        changes.append(f"out of memory with {rung}: went on from {where} with {lower}")
+        job.run.log_metrics(step=int(newest.name.split("-")[1]) if newest else 0, change=changes[-1])
+        write_json(job.checkpoints / _RUNG_FILE, {"rung": asdict(lower), "changes": changes})
+        rung = lower
+        gc.collect()
+        if session.device_type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _first_rung(session: _Session) -> tuple[Rung, list[str]]:
+    """Return where an earlier attempt of this run had come to, or where the estimate says to begin."""
+    path = session.job.checkpoints / _RUNG_FILE
+    if path.exists():
+        facts = read_json(path)
+        return Rung(**facts["rung"]), list(facts["changes"])
+    asked = first_rung(session.job.recipe)
+    is_cpu = session.device_type == "cpu"
+    available = free_memory_bytes() if is_cpu else torch.cuda.mem_get_info()[0]
+    facts = {
+        "model": session.job.base_model,
+        "device_type": session.device_type,
+        "dtype": str(session.dtype).removeprefix("torch."),
+    }
+    rung = choose_rung(session.job.recipe, asked, session.rows.longest, available, facts)
+    if rung == asked:
+        return rung, []
+    return rung, [f"the memory estimate does not allow {asked}: began with {rung}"]
+
+
+def _train_on(session: _Session, rung: Rung) -> TrainOutcome | None:
+    """Train on one rung; None when memory ran out, with a checkpoint of the last whole step where possible."""
+    model: Any = None
+    trainer: PrefixTrainer | None = None
+    rows = session.rows.within(rung.max_length)
+    try:
+        model = session.load_model(
+            session.job, session.device_type, session.dtype, rung.gradient_checkpointing
+        )
+        reason = session.refusal or why_not_shared(
+            find_causal(model).config, gradient_checkpointing=rung.gradient_checkpointing
+        )
+        trainer = _make_trainer(session, rung, rows, model, share_prefix=reason is None)
+        outcome = _run(session, trainer, rows)
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if not is_out_of_memory(error):
+            raise
+        if trainer is None:
+            raise DoesNotFitError(
+                "the model itself does not fit into memory",
+                hint="Use a smaller base, or quantization on a GPU.",
+            ) from error
+    else:
+        return replace(outcome, shared_prefix=reason is None, not_shared_because=reason)
+    _save_last_step(trainer)
+    return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for what PyTorch, oneDNN and Python raise when memory runs out."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in _MEMORY_WORDS)
+
+
+def _save_last_step(trainer: PrefixTrainer) -> None:
+    # Memory runs out in the forward or backward pass as a rule, when the weights are still those of the last step.
+    if trainer.is_stepping or trainer.state.global_step == 0 or trainer.optimizer is None:
+        return
+    newest = newest_checkpoint(trainer.folder)
+    if newest is not None and newest.name == f"checkpoint-{trainer.state.global_step}":
+        return
+    model: Any = trainer.model
+    model.zero_grad(set_to_none=True)
+    try:
+        trainer._save_checkpoint(trainer.model_wrapped, None)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    else:
+        trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
+
+
+def _make_trainer(
+    session: _Session, rung: Rung, rows: EncodedRows, model: Any, *, share_prefix: bool
+) -> PrefixTrainer:
+    tokenizer, validation = session.tokenizer, session.validation
     trainer = PrefixTrainer(
         model=model,
-        args=_arguments(job, len(rows.rows), device_type, dtype),
+        args=_arguments(session, rung),
         processing_class=tokenizer,
-        data_collator=PrefixCollator(tokenizer.pad_token_id, share_prefix=share_prefix),
+        data_collator=PrefixCollator(tokenizer.pad_token_id or 0, share_prefix=share_prefix),
         train_dataset=_dataset(rows),
         eval_dataset=_dataset(validation) if validation.rows else None,
     )
-    return _run(trainer, job, rows, share_prefix=share_prefix)
+    trainer.order_batch_size = session.job.recipe.micro_batch_size
+    # A LoRA model on CPU has its frozen weights in the compute type already, and our kernel does the rest.
+    is_lora_on_cpu = session.job.recipe.method == "lora" and session.device_type == "cpu"
+    install_loss(find_causal(model), autocast=not is_lora_on_cpu)
+    return trainer
 
 
-class PrefixTrainer(SFTTrainer):
-    """SFTTrainer whose loss computes what all rows of a batch share only once."""
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # noqa: ANN001, ANN201
-        """Mean cross entropy over predicted tokens (of the whole accumulated batch in training)."""
-        unwrapped = self.accelerator.unwrap_model(model)
-        causal = unwrapped.get_base_model() if isinstance(unwrapped, PeftModel) else unwrapped
-        # The model's own forward, which accelerate wraps in autocast, is not called. A LoRA model needs no autocast (its
-        # frozen weights are in the compute type already); one with 32-bit weights does.
-        context = nullcontext() if causal is not unwrapped else self.accelerator.autocast()
-        with context:
-            total, count = predicted_loss(causal, inputs)
-        loss = total / torch.as_tensor(num_items_in_batch if num_items_in_batch is not None else count).clamp(
-            min=1
-        )
-        return (loss, {}) if return_outputs else loss
-
-    def _get_train_sampler(self, train_dataset=None):  # noqa: ANN001, ANN202
-        dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
-        return MixedLengthSampler(
-            list(dataset["length"]), self.args.per_device_train_batch_size, self.args.seed
-        )
-
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):  # noqa: ANN001, ANN201
-        """Evaluation needs the loss only."""
-        with torch.no_grad(), self.compute_loss_context_manager():
-            loss: Any = self.compute_loss(model, self._prepare_inputs(inputs))
-        return loss.detach(), None, None
-
-
-def choose_dtype(recipe: TrainRecipe) -> tuple[str, torch.dtype]:
-    """Return the device type and compute dtype: bfloat16 from compute capability 8.0 and on CPUs that have it."""
-    device_type = "cuda" if torch.cuda.is_available() else "cpu"
-    if recipe.dtype != "auto":
-        return device_type, getattr(torch, recipe.dtype)
-    if device_type == "cuda":
-        return device_type, torch.bfloat16 if torch.cuda.get_device_capability()[0] >= 8 else torch.float16
-    has_bf16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return device_type, torch.bfloat16 if has_bf16 else torch.float32
-
-
-def _load_model(job: TrainJob, device_type: str, dtype: torch.dtype) -> Any:
-    recipe = job.recipe
-    # Frozen base weights can stay in 16 bits; what is trained needs 32-bit master weights.
-    weights_dtype = torch.float32 if recipe.method == "full" else dtype
-    attention = register_attention() if device_type == "cpu" else "sdpa"
-    model = AutoModelForCausalLM.from_pretrained(
-        job.base_model, dtype=weights_dtype, attn_implementation=attention
-    )
-    if recipe.method == "full":
-        if device_type == "cpu" and dtype is not torch.float32:
-            keep_activations_in(model, dtype)
-        return model
-    torch.manual_seed(recipe.seed)
-    config = LoraConfig(task_type="CAUSAL_LM", **lora_arguments(recipe))
-    return add_adapter(lambda: get_peft_model(model, config), device_type)
-
-
-def lora_arguments(recipe: TrainRecipe) -> dict[str, Any]:
-    """Return the recipe's adapter in the words that PEFT and Unsloth share."""
-    is_all = recipe.target_modules == ("all-linear",)
-    return {
-        "r": recipe.rank,
-        "lora_alpha": recipe.alpha,
-        "lora_dropout": recipe.dropout,
-        "target_modules": "all-linear" if is_all else list(recipe.target_modules),
-    }
-
-
-def add_adapter(wrap: Callable[[], Any], device_type: str) -> Any:
-    """Call ``wrap`` to make the adapted model; give it 32-bit master weights, and our kernels on CPU.
-
-    Raises:
-        InvalidInputError: If no module has the name of a target.
-    """
-    try:
-        with warnings.catch_warnings():
-            # peft 0.21.2 reads a property that transformers 5.23 renamed.
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-            model = wrap()
-    except ValueError as error:
-        raise InvalidInputError(
-            str(error).split(". ")[0], hint="Use target_modules=all-linear or existing names."
-        ) from error
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    if device_type == "cpu":
-        fuse_lora(model)
-    return model
-
-
-def _arguments(job: TrainJob, num_rows: int, device_type: str, dtype: torch.dtype) -> SFTConfig:
-    recipe = job.recipe
-    steps = recipe.max_steps or math.ceil(
-        math.ceil(num_rows / (recipe.micro_batch_size * recipe.gradient_accumulation_steps))
-        * recipe.num_epochs
-    )
-    interval = max(1, math.ceil(steps / NUM_CHECKPOINTS))
-    checkpointing: dict[str, Any] = {_CHECKPOINTING: recipe.gradient_checkpointing}
+def _arguments(session: _Session, rung: Rung) -> SFTConfig:
+    job, recipe, steps = session.job, session.job.recipe, session.num_steps
+    interval = max(1, steps // NUM_CHECKPOINTS)
+    has_validation = bool(session.validation.rows)
+    checkpointing: dict[str, Any] = {_CHECKPOINTING: rung.gradient_checkpointing}
     return SFTConfig(
         output_dir=str(job.checkpoints),
         max_steps=steps,
-        per_device_train_batch_size=recipe.micro_batch_size,
-        per_device_eval_batch_size=recipe.micro_batch_size,
-        gradient_accumulation_steps=recipe.gradient_accumulation_steps,
+        per_device_train_batch_size=rung.micro_batch_size,
+        per_device_eval_batch_size=rung.micro_batch_size,
+        gradient_accumulation_steps=rung.gradient_accumulation_steps,
         learning_rate=recipe.learning_rate,
         warmup_steps=math.ceil(recipe.warmup_ratio * steps),
         weight_decay=recipe.weight_decay,
         lr_scheduler_type="cosine",
-        bf16=dtype is torch.bfloat16,
-        fp16=dtype is torch.float16,
-        use_cpu=device_type == "cpu",
+        bf16=session.dtype is torch.bfloat16,
+        fp16=session.dtype is torch.float16,
+        use_cpu=session.device_type == "cpu",
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
         logging_steps=max(1, steps // 200),
         save_steps=interval,
-        eval_strategy="steps" if job.validation_examples else "no",
+        eval_strategy="steps" if has_validation else "no",
         eval_steps=interval,
         save_total_limit=2,
-        report_to="none",
+        load_best_model_at_end=has_validation,
+        metric_for_best_model="eval_loss" if has_validation else None,
+        greater_is_better=False if has_validation else None,
+        report_to=[name for name in recipe.report_to if name != "tensorboard"] or "none",
         disable_tqdm=True,
         seed=recipe.seed,
-        optim="adamw_torch_fused",
+        optim=_OPTIMIZERS[recipe.optimizer],
         dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,
         **checkpointing,
     )
 
@@ -223,38 +287,55 @@ def _dataset(encoded: EncodedRows) -> Dataset:
     return Dataset.from_list([column(row) for row in encoded.rows])
 
 
-def _run(trainer: PrefixTrainer, job: TrainJob, rows: EncodedRows, *, share_prefix: bool) -> TrainOutcome:
+def _run(session: _Session, trainer: PrefixTrainer, rows: EncodedRows) -> TrainOutcome:
+    job = session.job
     resume = newest_checkpoint(job.checkpoints)
-    mean_tokens = rows.num_tokens / len(rows.rows)
-    with Progress("train", trainer.args.max_steps, unit="steps", run=job.run) as progress:
-        trainer.remove_callback(PrinterCallback)  # it prints to stdout, which belongs to the result
-        trainer.add_callback(_Reporter(job, progress, mean_tokens, seconds_before=_seconds_in(resume)))
+    with Progress("train", session.num_steps, unit="steps", run=job.run) as progress:
+        _add_callbacks(session, trainer, progress, rows.num_tokens / len(rows.rows), resume)
         with warnings.catch_warnings():
             # torch's checkpoint loader warns about a future default; nothing a user can act on.
             warnings.simplefilter("ignore", FutureWarning)
             outcome = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    if not math.isfinite(outcome.training_loss):
-        raise OperationFailedError(
-            "the training loss is not a number", hint="Lower the learning rate and run again."
-        )
-    eval_loss = _final_eval_loss(trainer)
+    eval_loss = trainer.state.best_metric
     model: Any = trainer.model
-    model.save_pretrained(job.output)
-    if job.recipe.method == "full":
-        _complete_model_folder(job)
+    if rank() == 0:
+        model.save_pretrained(job.output)
+        if job.recipe.method == "full":
+            _complete_model_folder(job)
     return TrainOutcome(
         num_steps=trainer.state.global_step,
+        num_steps_planned=session.num_steps,
+        best_step=trainer.state.best_global_step,
         train_loss=_mean_loss(trainer, otherwise=outcome.training_loss),
-        eval_loss=eval_loss,
+        eval_loss=None if eval_loss is None else float(eval_loss),
         num_rows=len(rows.rows),
         num_rows_too_long=rows.num_too_long,
         num_tokens=rows.num_tokens,
         num_trained_tokens=rows.num_trained_tokens,
         num_trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        shared_prefix=share_prefix,
         dtype="bfloat16" if trainer.args.bf16 else "float16" if trainer.args.fp16 else "float32",
+        num_processes=num_processes(),
         resumed_from_step=int(resume.name.split("-")[1]) if resume else None,
     )
+
+
+def _add_callbacks(
+    session: _Session, trainer: PrefixTrainer, progress: Progress, mean_tokens: float, resume: Path | None
+) -> None:
+    recipe = session.job.recipe
+    trainer.remove_callback(PrinterCallback)  # it prints to stdout, which belongs to the result
+    if recipe.early_stopping_patience is not None and session.validation.rows:
+        trainer.add_callback(EarlyStoppingCallback(recipe.early_stopping_patience))
+    if rank() > 0:
+        return
+    trainer.add_callback(Reporter(session.job, progress, mean_tokens, resume))
+    if "tensorboard" in recipe.report_to:
+        from tensorboardX import SummaryWriter
+        from transformers.integrations.integration_utils import TensorBoardCallback
+
+        trainer.add_callback(
+            TensorBoardCallback(SummaryWriter(str(session.job.run.artifacts / "tensorboard")))
+        )
 
 
 def _complete_model_folder(job: TrainJob) -> None:
@@ -269,65 +350,3 @@ def _mean_loss(trainer: PrefixTrainer, *, otherwise: float) -> float:
     # Releases differ in what they divide by after a resume; the history holds all steps, those before it included.
     losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     return sum(losses) / len(losses) if losses else otherwise
-
-
-def _final_eval_loss(trainer: PrefixTrainer) -> float | None:
-    if trainer.eval_dataset is None:
-        return None
-    last = next((entry for entry in reversed(trainer.state.log_history) if "eval_loss" in entry), None)
-    if last is not None and last["step"] == trainer.state.global_step:
-        return float(last["eval_loss"])
-    return float(trainer.evaluate()["eval_loss"])
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint that was written to its end, or None."""
-    whole = [path.parent for path in folder.glob(f"checkpoint-*/{_MARKER}")]
-    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
-
-
-def _seconds_in(checkpoint: Path | None) -> float:
-    from pipeline.core.files import read_json
-
-    return float(read_json(checkpoint / _MARKER)["train_seconds"]) if checkpoint else 0.0
-
-
-class _Reporter(TrainerCallback):
-    """Log each step, keep the progress bar, mark whole checkpoints."""
-
-    def __init__(
-        self, job: TrainJob, progress: Progress, mean_tokens: float, *, seconds_before: float
-    ) -> None:
-        self.job, self.progress, self.mean_tokens = job, progress, mean_tokens
-        self.seconds_before = seconds_before
-        self.started = time.monotonic()
-        self.first_step: int | None = None
-        self.loss = float("nan")
-
-    def seconds(self) -> float:
-        return self.seconds_before + time.monotonic() - self.started
-
-    def on_train_begin(self, args, state, control, **_):  # noqa: ANN001, ANN003, ANN202
-        self.first_step, self.started = state.global_step, time.monotonic()
-        self.progress.done = state.global_step
-
-    def on_step_end(self, args, state, control, **_):  # noqa: ANN001, ANN003, ANN202
-        done = state.global_step - (self.first_step or 0)
-        batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-        rate = done * batch * self.mean_tokens / max(1e-9, time.monotonic() - self.started)
-        self.progress.update(state.global_step, f"loss {self.loss:.3f}  {rate:.0f} tok/s")
-
-    def on_log(self, args, state, control, logs, **_):  # noqa: ANN001, ANN003, ANN202
-        values = {
-            key: logs[key] for key in ("loss", "eval_loss", "learning_rate", "grad_norm") if key in logs
-        }
-        if not values:
-            return
-        self.loss = values.get("loss", self.loss)
-        self.job.run.log_metrics(step=state.global_step, train_seconds=round(self.seconds(), 2), **values)
-        if not math.isfinite(values.get("loss", 0.0)):
-            control.should_training_stop = True
-
-    def on_save(self, args, state, control, **_):  # noqa: ANN001, ANN003, ANN202
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        write_json(folder / _MARKER, {"step": state.global_step, "train_seconds": round(self.seconds(), 2)})

@@ -21,8 +21,9 @@ os.environ.setdefault(
 from unsloth import FastLanguageModel  # pyright: ignore[reportMissingImports] - in an environment of its own
 
 from pipeline.train.backends.fast_layers import register_attention
+from pipeline.train.backends.load import add_adapter, lora_arguments
 from pipeline.train.backends.prefix import WIDTH_STEP
-from pipeline.train.backends.trl_sft import add_adapter, lora_arguments, train_with
+from pipeline.train.backends.trl_sft import train_with
 from pipeline.train.job import TrainJob, TrainOutcome
 
 
@@ -31,16 +32,19 @@ def train(job: TrainJob) -> TrainOutcome:
 
     Raises:
         InvalidInputError: If nothing would be trained or a row cannot be rendered.
+        DoesNotFitError: If memory or disk are too small.
         OperationFailedError: If the loss stops being a number.
     """
-    # On a GPU Unsloth replaces the decoder's forward by one that reads a cache of its own kind.
-    return train_with(_load_model, job, may_share_prefix=not torch.cuda.is_available())
+    refusal = (
+        "Unsloth's decoder for GPUs reads a cache of its own kind" if torch.cuda.is_available() else None
+    )
+    return train_with(_load_model, job, refusal=refusal)
 
 
-def _load_model(job: TrainJob, device_type: str, dtype: torch.dtype) -> Any:
+def _load_model(job: TrainJob, device_type: str, dtype: torch.dtype, checkpointing: bool) -> Any:
     recipe = job.recipe
     is_full = recipe.method == "full"
-    checkpointing = "unsloth" if recipe.gradient_checkpointing else False
+    use_checkpointing = "unsloth" if checkpointing else False
     # On CPU Unsloth leaves transformers' layers in place, so our attention fits; a GPU gets Unsloth's kernels.
     ours = {"attn_implementation": register_attention()} if device_type == "cpu" else {}
     model, _ = FastLanguageModel.from_pretrained(
@@ -48,18 +52,20 @@ def _load_model(job: TrainJob, device_type: str, dtype: torch.dtype) -> Any:
         # Unsloth cuts inputs here, and the collator pads the longest row to a multiple of WIDTH_STEP.
         max_seq_length=-(-recipe.max_length // WIDTH_STEP) * WIDTH_STEP,
         dtype=torch.float32 if is_full else dtype,
-        load_in_4bit=False,
+        load_in_4bit=recipe.quantization is not None,
         full_finetuning=is_full,
-        use_gradient_checkpointing=checkpointing,
+        use_gradient_checkpointing=use_checkpointing,
         **ours,
     )
     if is_full:
         return model
     return add_adapter(
+        model,
+        recipe,
         lambda: FastLanguageModel.get_peft_model(
             model,
             **lora_arguments(recipe),
-            use_gradient_checkpointing=checkpointing,
+            use_gradient_checkpointing=use_checkpointing,
             random_state=recipe.seed,
         ),
         device_type,

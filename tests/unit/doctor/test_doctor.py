@@ -128,7 +128,7 @@ def test_pairs_that_work_are_not_reported(changes: dict[str, str]) -> None:
 def test_a_gpu_without_bfloat16_is_reported_with_the_preset_for_it() -> None:
     (problem,) = problems_with({}, [L4, T4])
     assert "Tesla T4 has compute capability 7.5" in problem.what
-    assert problem.mend == "llmops train run --preset t4-lora"
+    assert problem.mend == "llmops train run --preset t4-qlora"
     assert problems_with({}, [L4]) == []
 
 

@@ -1,5 +1,6 @@
 """jobs.cancel and jobs.resume on real worker processes."""
 
+import os
 import subprocess
 import sys
 import time
@@ -11,9 +12,9 @@ import pytest
 
 from pipeline.core.errors import InvalidInputError
 from pipeline.core.jobs import stop_process_tree, submit, wait_for_end
-from pipeline.core.runs import Run
+from pipeline.core.runs import Run, list_runs
 from pipeline.jobs.control import JobsCancelRequest, JobsResumeRequest, cancel_job, resume_job
-from pipeline.jobs.watch import JobsLogsRequest, show_logs
+from pipeline.jobs.watch import JobsListRequest, JobsLogsRequest, list_jobs, show_logs
 from pipeline.operations import find_operation
 
 START_SECONDS = 120.0
@@ -95,7 +96,7 @@ def test_a_cancelled_job_goes_on_in_the_same_run_directory(workspace: Path) -> N
     wait_for_end(run, START_SECONDS)
     assert run.state() == "succeeded"
     assert (workspace / "data" / "train.jsonl").exists()
-    assert len(list((workspace / "runs").iterdir())) == 1
+    assert [found.id for found in list_runs()] == [run.id]
 
 
 def test_cancelling_what_has_ended_changes_nothing_and_says_so(workspace: Path) -> None:
@@ -134,3 +135,81 @@ def test_stopping_a_process_takes_its_children_and_those_that_ignore_the_request
         assert len(family) == 2
         stop_process_tree(root)
     assert not any(member.is_running() and member.status() != psutil.STATUS_ZOMBIE for member in family)
+
+
+def test_a_request_that_is_being_worked_on_is_not_started_twice(long_job: Run) -> None:
+    operation = find_operation("synth.generate")
+    request = operation.parse({"out": "data", "num_rows": 1_000_000, "validation_rows": 5, "test_rows": 5})
+    again = submit(operation, request)
+    assert again.run_id == long_job.id
+    assert "no second job was started" in again.warnings[0]
+    other = submit_synth(1_000_000, out="elsewhere")
+    try:
+        assert other.id != long_job.id
+    finally:
+        cancel_job(JobsCancelRequest(run_id=other.id))
+
+
+def test_two_processes_that_submit_the_same_request_at_once_share_one_job(workspace: Path) -> None:
+    code = (
+        "import sys; from pipeline.core.jobs import submit; from pipeline.operations import find_operation; "
+        "o = find_operation('synth.generate'); print(submit(o, o.parse({'out': 'data', 'num_rows': 1000000})).run_id)"
+    )
+    callers = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(3)]
+    answers = {caller.communicate()[0].decode().strip() for caller in callers}
+    assert len(answers) == 1
+    cancel_job(JobsCancelRequest(run_id=answers.pop()))
+
+
+def test_the_same_request_after_the_end_makes_a_new_job(workspace: Path) -> None:
+    first = submit_synth(20)
+    wait_for_end(first, START_SECONDS)
+    second = submit_synth(20)
+    assert second.id != first.id
+    wait_for_end(second, START_SECONDS)
+
+
+def test_an_interrupted_job_of_the_same_request_is_named(long_job: Run) -> None:
+    wait_until(lambda: long_job.state() == "running")
+    worker = long_job.process()
+    assert worker is not None
+    worker.kill()
+    wait_until(lambda: long_job.state() == "interrupted")
+    operation = find_operation("synth.generate")
+    request = operation.parse({"out": "data", "num_rows": 1_000_000, "validation_rows": 5, "test_rows": 5})
+    answer = submit(operation, request)
+    assert f"jobs resume {long_job.id}" in answer.warnings[0]
+    cancel_job(JobsCancelRequest(run_id=answer.run_id))
+
+
+def test_a_child_that_outlives_its_killed_worker_is_listed_and_stopped(workspace: Path) -> None:
+    run = Run.create("demo.gone", {})
+    run.write_manifest(status="cancelled")
+    environment = {**os.environ, "LLMOPS_RUN_ID": run.id}
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=environment) as child:
+        wait_until(lambda: [o.pid for o in list_jobs(JobsListRequest()).orphans] == [child.pid])
+        result = cancel_job(JobsCancelRequest(run_id=run.id))
+        assert "1 processes" in result.warnings[0]
+    assert list_jobs(JobsListRequest()).orphans == []
+
+
+def test_processes_of_a_living_job_are_no_orphans(long_job: Run) -> None:
+    wait_until(lambda: long_job.state() == "running")
+    assert list_jobs(JobsListRequest()).orphans == []
+
+
+def test_a_worker_that_is_tied_ends_with_the_process_that_started_it(workspace: Path) -> None:
+    code = (
+        "from pipeline.core.jobs import start_worker; from pipeline.core.runs import Run; "
+        "from pipeline.operations import find_operation; o = find_operation('synth.generate'); "
+        "r = Run.create(o.name, {'out': 'data', 'num_rows': 1000000}, state='queued'); "
+        "start_worker(r, ends_with_caller=True); print(r.id, flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as caller:
+        assert caller.stdout is not None
+        run = Run.open(caller.stdout.readline().decode().strip())
+        wait_until(lambda: run.state() == "running")
+        caller.kill()
+    wait_until(lambda: run.state() == "interrupted")

@@ -9,7 +9,7 @@ import pytest
 from pipeline.core.errors import InvalidInputError
 from pipeline.core.messages import ToolCall
 from pipeline.task_api.tools import load_tools
-from pipeline.train.rows import common_tools, read_examples
+from pipeline.train.rows import common_tools, read_examples, with_system_prompt
 
 TOOL: dict[str, Any] = {
     "type": "function",
@@ -93,3 +93,14 @@ def test_an_empty_file_and_broken_json_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b'{"\xff": 1}\n')
     with pytest.raises(InvalidInputError, match="cannot read"):
         read_examples(path)
+
+
+def test_a_system_prompt_stands_before_the_rows_own_or_in_its_place(tmp_path: Path) -> None:
+    own = {"role": "system", "content": "Today is 2026-03-11."}
+    path = write(tmp_path, {"messages": [own, *MESSAGES]}, {"messages": MESSAGES})
+    with_own, without = (with_system_prompt(row, "You are TaskMaster.") for row in read_examples(path))
+    assert with_own.messages[0].content == "You are TaskMaster.\n\nToday is 2026-03-11."
+    assert without.messages[0].content == "You are TaskMaster."
+    assert [message.role for message in with_own.messages] == ["system", "user", "assistant"]
+    assert [message.role for message in without.messages] == ["system", "user", "assistant"]
+    assert with_system_prompt(read_examples(path)[0], "") == read_examples(path)[0]
