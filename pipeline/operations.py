@@ -86,9 +86,29 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Make training, validation and test conversations with exact ground truth.",
     ),
     CatalogueEntry(
+        "synth.brief",
+        "pipeline.synth.handout:SYNTH_BRIEF",
+        "Hand out conversations with their calls decided, for the calling agent to word.",
+    ),
+    CatalogueEntry(
+        "synth.submit",
+        "pipeline.synth.handout:SYNTH_SUBMIT",
+        "Execute and check wordings of handed out conversations, and say row by row what to repair.",
+    ),
+    CatalogueEntry(
+        "synth.status",
+        "pipeline.synth.handout:SYNTH_STATUS",
+        "Show how far a piece of work has filled the coverage matrix.",
+    ),
+    CatalogueEntry(
         "synth.replay",
         "pipeline.synth.replay:SYNTH_REPLAY",
         "Execute the tool calls of a data file again and report rows whose results differ.",
+    ),
+    CatalogueEntry(
+        "synth.check",
+        "pipeline.synth.check:SYNTH_CHECK",
+        "Check every row of a data file against all gates and report each fault by line and kind.",
     ),
     CatalogueEntry(
         "data.inspect",

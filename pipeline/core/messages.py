@@ -113,10 +113,12 @@ class Example(Record):
     """ISO date of the simulated clock."""
     initial_state: tuple[dict[str, Any], ...] = ()
     """Tasks in the store before the first turn."""
+    faults: dict[str, str] = {}
+    """Calls that the Task API fails on purpose: call id -> error code."""
 
     def to_row(self) -> dict[str, Any]:
         """Return the JSON Lines form."""
-        row = self.model_dump(mode="json", exclude={"messages"})
+        row = self.model_dump(mode="json", exclude={"messages"} if self.faults else {"messages", "faults"})
         return {"id": row.pop("id"), "messages": [m.to_openai() for m in self.messages], **row}
 
     @classmethod

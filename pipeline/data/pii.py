@@ -20,11 +20,11 @@ from pipeline.core.files import open_atomic, sha256_file
 from pipeline.core.operation import Operation, Part, Request, Result
 from pipeline.core.paths import WorkspacePath, WorkspaceRef
 from pipeline.core.paths import resolve_path as resolve_output
+from pipeline.core.pii_patterns import Finding, find_pii
 from pipeline.core.progress import Progress
 from pipeline.core.refs import resolve_path
 from pipeline.core.runs import Run
 from pipeline.data.conversation import RowError, parse_row
-from pipeline.data.pii_patterns import Finding, find_pii
 from pipeline.data.pii_surrogates import Surrogates, replace_in_text, surrogate_number
 from pipeline.data.reader import Line, read_lines
 from pipeline.data.strict_json import is_array, is_object, json_error, parse_json_text

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.data.pii_patterns import TEST_BANK, TEST_CARD_PREFIX, Finding, is_national_id
+from pipeline.core.pii_patterns import TEST_BANK, TEST_CARD_PREFIX, Finding, is_national_id
 
 _DIGITS = re.compile(r"\d")
 _DOCUMENTATION_NETS = ("192.0.2", "198.51.100", "203.0.113")  # RFC 5737

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.core.operation import Part
+from pipeline.core.pii_patterns import find_pii
 from pipeline.data.conversation import Conversation, RowError, parse_conversation, parse_row
 from pipeline.data.deduplicate import Turns, jaccard
 from pipeline.data.pii import PiiTally, RowScan
-from pipeline.data.pii_patterns import find_pii
 from pipeline.data.preview_rows import Tally, render_line
 from pipeline.data.reader import Line, read_lines
 from pipeline.data.strict_json import is_array, is_object

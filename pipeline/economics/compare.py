@@ -11,9 +11,9 @@ from pipeline.core.extras import installed_version
 from pipeline.core.files import write_atomic, write_json
 from pipeline.core.operation import Operation, Result
 from pipeline.core.paths import resolve_path
+from pipeline.core.prices import ModelPrice, find_price, find_price_warnings
 from pipeline.economics.cost import DAYS_PER_MONTH, ENDS, Case, add_hidden_costs, read_direct_costs
 from pipeline.economics.facts import EconomicsCompareRequest
-from pipeline.economics.prices import ModelPrice, find_price, find_price_warnings
 from pipeline.economics.sensitivity import Sensitivity, analyse_sensitivity
 
 Verdict = Literal["pays back fast", "pays back", "pays back late", "never pays back"]

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from pipeline.core.operation import Part
+from pipeline.core.prices import RequestTokens, find_price, usd_per_request
 from pipeline.economics.facts import EconomicsCompareRequest, OwnHardware
-from pipeline.economics.prices import RequestTokens, find_price, usd_per_request
 
 End = Literal["low", "expected", "high"]
 ENDS: tuple[End, ...] = get_args(End)

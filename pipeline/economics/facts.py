@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.core.operation import Part, Request
 from pipeline.core.paths import WorkspacePath
-from pipeline.economics.prices import ModelPrice
+from pipeline.core.prices import ModelPrice
 
 
 def _check_order(value: list[float]) -> list[float]:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from pipeline.core.errors import InvalidInputError
 from pipeline.core.messages import Example, Message, ToolCall
+from pipeline.task_api.faults import execute
 from pipeline.task_api.store import TaskStore
 
 Kind = Literal["call", "ask", "talk", "reply"]
@@ -90,7 +91,7 @@ class Turn:
             # Replayed from the start: a store made from a later snapshot would reuse the ids of deleted tasks.
             for message in self.history:
                 for call in message.tool_calls:
-                    store.call(call.name, call.arguments)
+                    execute(store, call, self.example.faults)
             num_before = len(store.write_log)
             results = [store.call(call.name, call.arguments) for call in calls]
             written = {task_id for _, task_id in store.write_log[num_before:]}

@@ -17,19 +17,17 @@ _ANSWERED_RATIO = 0.55
 _LIST_FIRST_RATIO = 0.35
 
 # Words that fit only a task which was created a moment ago, or only one that was shown in a list.
-_AFTER_CREATE = re.compile(
+AFTER_CREATE = re.compile(
     r"add|creat|just (made|had)|undo|again|forg|wrong|mean|\bmeant|misspoke|mistake|sorry|typo|oops|should have said"
     r"|spoke|scratch|joking|changed my mind|new one|came out|^no\b|no wait|actually|wording|on that list"
 )
-_AFTER_LIST = re.compile(r"show")
+AFTER_LIST = re.compile(r"show")
 # Words about a date that is there already, or that is missing still.
-_DATE_WAS_GIVEN = re.compile(
+DATE_WAS_GIVEN = re.compile(
     r"wrong|meant|instead|mixed|not what|second thought|moved|postpone|push|bring|scratch|reschedule|more time|mistake"
     r"|^no|no wait|rather|change|better|move|hang on|actually|two corrections|two changes|hm"
 )
-_DATE_WAS_MISSING = re.compile(
-    r"forg|give it|put .* on it|add that|deadline on that|oh and|and it|should add"
-)
+DATE_WAS_MISSING = re.compile(r"forg|give it|put .* on it|add that|deadline on that|oh and|and it|should add")
 
 _NO_ANSWER = re.compile(r"urgent|asap|rush|important|\btwo\b|\bfew\b|critical|same as usual|more work")
 _DELETES = re.compile(r"delet|remove|get rid|drop|erase|scratch|trash|kill")
@@ -78,8 +76,8 @@ def make_followup(scene: Scene) -> Example:
         return _make_named_from_list(scene)
     line = scene.supply.formulation("followup")
     words = line.text.lower()
-    list_fits = not _AFTER_CREATE.search(words)
-    if _AFTER_LIST.search(words) or (list_fits and scene.rng.random() < _LIST_FIRST_RATIO):
+    list_fits = not AFTER_CREATE.search(words)
+    if AFTER_LIST.search(words) or (list_fits and scene.rng.random() < _LIST_FIRST_RATIO):
         task = _list_tasks(scene, 1, 1)[0]
     else:
         task = _create_first(scene, line)
@@ -102,7 +100,7 @@ def make_ask(scene: Scene) -> Example:
     check_change(scene, wording, target)
     scene.user(wording)
     scene.say(QUESTIONS[missing].format(id=target["id"]))
-    wanted, action = _find_answer(line)
+    wanted, action = find_answer(line)
     answered = bool(action) and scene.rng.random() < _ANSWERED_RATIO
     if answered:
         taken = {"when" if slot == "due" else slot for slot in line.slots}
@@ -173,9 +171,9 @@ def _create_first(scene: Scene, line: Formulation) -> Task:
             return False
         if "priority" in (line.slots | set(line.constants)) and "priority" in first.constants:
             return False
-        if names_date and _DATE_WAS_MISSING.search(words):
+        if names_date and DATE_WAS_MISSING.search(words):
             return not has_date
-        if names_date and _DATE_WAS_GIVEN.search(words):
+        if names_date and DATE_WAS_GIVEN.search(words):
             return has_date
         return True
 
@@ -188,7 +186,7 @@ def _create_first(scene: Scene, line: Formulation) -> Task:
     return result["task"]
 
 
-def _find_answer(line: Formulation) -> tuple[str, str]:
+def find_answer(line: Formulation) -> tuple[str, str]:
     """Return what the user will answer and the action that follows; no action when the words leave it open."""
     words = line.text.lower()
     missing = line.constants["ask"]

@@ -34,7 +34,7 @@ _Form = Callable[[random.Random, date], DueWord]
 def draw_due(rng: random.Random, today: date, *, distant: bool = False) -> str:
     """Return an expression for the slot ``{due}``; ``distant`` leaves out today's own names."""
     while True:
-        word = _draw(rng, today)
+        word = draw_word(rng, today)
         if word.nominal and (word.distant or not distant):
             return word.value
 
@@ -42,7 +42,7 @@ def draw_due(rng: random.Random, today: date, *, distant: bool = False) -> str:
 def draw_when(rng: random.Random, today: date, *, distant: bool = False) -> tuple[str, str]:
     """Return (preposition or empty, expression) for the slot ``{when}``."""
     while True:
-        word = _draw(rng, today)
+        word = draw_word(rng, today)
         if word.distant or not distant:
             return rng.choice(word.prepositions), word.value
 
@@ -64,7 +64,8 @@ def draw_impossible(rng: random.Random, today: date) -> str:
     )
 
 
-def _draw(rng: random.Random, today: date) -> DueWord:
+def draw_word(rng: random.Random, today: date) -> DueWord:
+    """Return any expression, in the shares of everyday use."""
     forms, weights = zip(*_FORMS, strict=True)
     return rng.choices(forms, weights)[0](rng, today)
 

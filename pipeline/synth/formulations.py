@@ -13,6 +13,7 @@ This module reads and checks the files; it does not fill the slots.
 """
 
 import hashlib
+import random
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from pathlib import Path
 from pipeline.core.errors import InvalidInputError
 
 SLOT = re.compile(r"\{([^{}]*)\}")
+_VALIDATION_RATIO = 0.06  # share of the formulations of each file
 VALUE_FILES = ("titles", "nouns", "descriptions", "searches")
 ACTIONS = ("create", "update", "complete", "delete")
 PRIORITIES = ("low", "medium", "high")
@@ -112,12 +114,27 @@ class Bank:
     """By file."""
 
 
-def load_bank(side: str) -> Bank:
-    """Return the shipped bank ``train`` or ``test``."""
+def load_bank(side: str, *, more: bool = False) -> Bank:
+    """Return the shipped bank ``train`` or ``test``; ``more`` adds the files that only the fuller mix uses."""
     root = Path(str(files("pipeline.synth")))
     folder = root / "phrases" / side
     paths = {name: folder / f"{name}.txt" for name in (*FORMULATION_FILES, *VALUE_FILES)}
-    return read_bank({**paths, "answers": root / "answers" / f"{side}.txt"})
+    bank = read_bank({**paths, "answers": root / "answers" / f"{side}.txt"})
+    extra = root / "phrases" / f"{side}_more"
+    return _extend(bank, extra) if more and extra.is_dir() else bank
+
+
+def _extend(bank: Bank, folder: Path) -> Bank:
+    problems: list[str] = []
+    formulations = dict(bank.formulations)
+    for name in FORMULATION_FILES:
+        path = folder / f"{name}.txt"
+        if path.is_file():
+            known = {line.key for line in bank.formulations[name]}
+            lines = _read_formulations(name, path, problems)
+            formulations[name] += tuple(line for line in lines if line.key not in known)
+    _require_none(problems)
+    return Bank(formulations, bank.values)
 
 
 def read_bank(paths: dict[str, Path]) -> Bank:
@@ -135,13 +152,17 @@ def read_bank(paths: dict[str, Path]) -> Bank:
         problems += [
             f"{paths[name]}: no lines" for name, lines in {**formulations, **values}.items() if not lines
         ]
+    _require_none(problems)
+    return Bank(formulations, values)
+
+
+def _require_none(problems: list[str]) -> None:
     if problems:
         raise InvalidInputError(
             f"{len(problems)} bad lines in the phrase banks: " + "; ".join(problems[:20]),
             hint="Mend these lines; pipeline/synth/formulations.py lists the slots and keys of each file.",
             problems=problems,
         )
-    return Bank(formulations, values)
 
 
 def without(bank: Bank, other: Bank) -> tuple[Bank, int]:
@@ -158,6 +179,19 @@ def without(bank: Bank, other: Bank) -> tuple[Bank, int]:
         values[name] = tuple(line for line in lines if line.casefold() not in known)
         removed += len(lines) - len(values[name])
     return Bank(formulations, values), removed
+
+
+def hold_back(bank: Bank, rng: random.Random) -> tuple[Bank, Bank]:
+    """Return a bank in two parts that share no formulation: most of it, and a little of each file for validation."""
+    kept: dict[str, tuple[Formulation, ...]] = {}
+    held: dict[str, tuple[Formulation, ...]] = {}
+    for name, lines in bank.formulations.items():
+        chosen = set(rng.sample(range(len(lines)), max(1, round(len(lines) * _VALIDATION_RATIO))))
+        kept[name] = tuple(line for i, line in enumerate(lines) if i not in chosen)
+        held[name] = tuple(line for i, line in enumerate(lines) if i in chosen)
+    # An answer only ends a row about another formulation, so all splits of the train bank may share the answers.
+    held["answers"] = bank.formulations["answers"]
+    return Bank(kept, bank.values), Bank(held, bank.values)
 
 
 def _lines(path: Path) -> Iterable[tuple[int, str]]:

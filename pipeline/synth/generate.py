@@ -1,55 +1,24 @@
-"""``synth.generate``: program-made conversations, every call executed, split by formulation.
+"""``synth.generate``: conversations whose calls were executed, split so that the sides share no wording.
 
-Train and validation use different formulations of the train bank; test uses the test bank only (other formulations,
-titles, dates). The writer ``program`` needs no model: the words come from the phrase banks.
+Two mixes (:mod:`quick_mix`, :mod:`full_mix`) and two writers: the program takes its words from the phrase banks and needs
+no model; an OpenAI-compatible endpoint words the cells of the full mix (:mod:`endpoint_mix`).
 """
 
-import random
 from collections import Counter
-from collections.abc import Callable, Sequence
-from datetime import date, timedelta
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
 from pydantic import Field
 
-from pipeline.core.errors import OperationFailedError
 from pipeline.core.files import sha256_file, write_atomic, write_json, write_jsonl
 from pipeline.core.messages import Example
 from pipeline.core.operation import Operation, Request, Result
 from pipeline.core.paths import WorkspacePath, resolve_path
-from pipeline.core.progress import Progress
 from pipeline.core.runs import Run
-from pipeline.synth.dialogues import make_ask, make_by_title, make_followup
-from pipeline.synth.formulations import Bank, Formulation, load_bank, without
+from pipeline.synth.full_mix import describe_matrix, make_sides
+from pipeline.synth.quick_mix import make_quick_mix
 from pipeline.synth.report import describe_rows, render_report
-from pipeline.synth.scene import RejectedError, Scene, Supply
-from pipeline.synth.single_turns import make_by_id, make_create, make_list, make_multi, make_talk
 
 SPLITS = ("train", "validation", "test")
-_VALIDATION_RATIO = 0.06  # share of the formulations of each file
-_MAX_REJECTED_IN_A_ROW = 500
-_DAY_STEP = timedelta(days=17)  # coprime to 7, so the days spread over all weekdays
-_DOCUMENTED_DAY = date(2026, 3, 11)
-_TRAIN_DAYS = tuple(_DOCUMENTED_DAY + _DAY_STEP * step for step in range(-3, 37))
-_TEST_DAYS = (_DOCUMENTED_DAY, *(_TRAIN_DAYS[0] + timedelta(days=8) + _DAY_STEP * step for step in range(39)))
-
-_MAKERS: dict[str, Callable[[Scene], Example]] = {
-    "create": make_create,
-    "update": lambda scene: make_by_id(scene, "update"),
-    "complete": lambda scene: make_by_id(scene, "complete"),
-    "delete": lambda scene: make_by_id(scene, "delete"),
-    "list": make_list,
-    "multi": make_multi,
-    "by_title": make_by_title,
-    "followup": make_followup,
-    "ask": make_ask,
-    "talk": make_talk,
-}
-# Kinds in the order of _MAKERS. Tests have what users ask for in the shares in which they might ask it; training has
-# more of what is hard to learn (several arguments, two calls, asking back) and less of what a few rows teach.
-_TEST_MIX = (0.24, 0.11, 0.06, 0.06, 0.13, 0.08, 0.09, 0.08, 0.07, 0.08)
-_TRAIN_MIX = (0.25, 0.13, 0.04, 0.04, 0.14, 0.11, 0.09, 0.05, 0.10, 0.05)
-_SHORTENED_KINDS = frozenset({"create", "update", "complete", "delete", "list", "multi"})
 
 
 class SynthGenerateRequest(Request):
@@ -68,6 +37,10 @@ class SynthGenerateRequest(Request):
     and a row costs half the tokens."""
     seed: int = 0
     """Same seed, same bytes."""
+    mix: Literal["quickstart", "full"] = "quickstart"
+    """`quickstart` is what a small model learns fastest; `full` fills the coverage matrix with errors and recovery."""
+    made_ratio: float = Field(default=1.0, ge=1, le=5)
+    """Rows made for each row kept, in the mix `full`: the most repetitive ones go."""
     writer: Literal["program"] = "program"
     """Who words the conversations."""
 
@@ -91,16 +64,6 @@ class SynthGenerateResult(Result):
     """Digest of each file."""
 
 
-class _Side(NamedTuple):
-    """One split to be made."""
-
-    name: str
-    num_rows: int
-    bank: Bank
-    days: Sequence[date]
-    mix: Sequence[float]
-
-
 def generate_conversations(request: SynthGenerateRequest, run: Run | None = None) -> SynthGenerateResult:
     """Make training, validation and test conversations with exact ground truth.
 
@@ -108,87 +71,29 @@ def generate_conversations(request: SynthGenerateRequest, run: Run | None = None
         InvalidInputError: If a phrase bank has a bad line.
         OperationFailedError: If the banks are too small to draw a conversation of some kind.
     """
-    train_bank, held_back = _hold_back(load_bank("train"), random.Random(f"{request.seed}:hold back"))
-    test_bank, removed = without(load_bank("test"), load_bank("train"))
-    sides = (
-        _Side("train", request.num_rows, train_bank, _TRAIN_DAYS, _TRAIN_MIX),
-        _Side("validation", request.validation_rows, held_back, _TRAIN_DAYS, _TEST_MIX),
-        _Side("test", request.test_rows, test_bank, _TEST_DAYS, _TEST_MIX),
-    )
-    rejections: Counter[str] = Counter()
-    rows: dict[str, list[Example]] = {}
-    with Progress("synth", sum(side.num_rows for side in sides), unit="rows", run=run) as progress:
-        for side in sides:
-            rng = random.Random(f"{request.seed}:{side.name}")
-            rows[side.name] = _make_rows(side, rng, rejections, progress)
-    shorten = random.Random(f"{request.seed}:call only")
-    rows["train"] = [_shorten(row, shorten, request.call_only_ratio) for row in rows["train"]]
-    return _write(request, rows, {side.name: side.bank for side in sides}, rejections, removed)
-
-
-def _hold_back(bank: Bank, rng: random.Random) -> tuple[Bank, Bank]:
-    kept: dict[str, tuple[Formulation, ...]] = {}
-    held: dict[str, tuple[Formulation, ...]] = {}
-    for name, lines in bank.formulations.items():
-        chosen = set(rng.sample(range(len(lines)), max(1, round(len(lines) * _VALIDATION_RATIO))))
-        kept[name] = tuple(line for i, line in enumerate(lines) if i not in chosen)
-        held[name] = tuple(line for i, line in enumerate(lines) if i in chosen)
-    # An answer only ends a row about another formulation, so all splits of the train bank may share the answers.
-    held["answers"] = bank.formulations["answers"]
-    return Bank(kept, bank.values), Bank(held, bank.values)
-
-
-def _make_rows(
-    side: _Side, rng: random.Random, rejections: Counter[str], progress: Progress
-) -> list[Example]:
-    supply = Supply(side.bank, rng, side.days)
-    made: list[Example] = []
-    for kind, make in _plan(side, rng):
-        made.append(_make_row(kind, make, supply, rejections))
-        progress.advance()
-    return [row.model_copy(update={"id": f"{side.name}-{i:05d}"}) for i, row in enumerate(made, start=1)]
-
-
-def _shorten(row: Example, rng: random.Random, ratio: float) -> Example:
-    if row.tags["kind"] not in _SHORTENED_KINDS or rng.random() >= ratio:
-        return row
-    first_call = next(i for i, message in enumerate(row.messages) if message.tool_calls)
-    return row.model_copy(update={"messages": row.messages[: first_call + 1]})
-
-
-def _plan(side: _Side, rng: random.Random) -> list[tuple[str, Callable[[Scene], Example]]]:
-    """Return the kinds of all rows, in the shares of the mix, shuffled."""
-    plan: list[tuple[str, Callable[[Scene], Example]]] = []
-    reached = 0.0
-    for (kind, make), ratio in zip(_MAKERS.items(), side.mix, strict=True):
-        reached += ratio
-        plan += [(kind, make)] * (round(reached * side.num_rows) - len(plan))
-    rng.shuffle(plan)
-    return plan
-
-
-def _make_row(
-    kind: str, make: Callable[[Scene], Example], supply: Supply, rejections: Counter[str]
-) -> Example:
-    for _ in range(_MAX_REJECTED_IN_A_ROW):
-        try:
-            with Scene(supply) as scene:
-                return make(scene)
-        except RejectedError as rejected:
-            rejections[f"{kind}: {rejected}"] += 1
-    raise OperationFailedError(
-        f"no sound conversation of kind {kind} in {_MAX_REJECTED_IN_A_ROW} draws",
-        hint="Add formulations to its phrase bank.",
-        reasons=[f"{reason} ({count})" for reason, count in rejections.most_common(5)],
-    )
+    num_rows = {"train": request.num_rows, "validation": request.validation_rows, "test": request.test_rows}
+    if request.mix == "full":
+        made = make_sides(request.seed, num_rows, request.made_ratio, run)
+        rejected = sum((side.rejections for side in made.values()), start=Counter[str]())
+        report = {
+            "made": {name: side.num_made for name, side in made.items()},
+            "matrix": {name: describe_matrix(side) for name, side in made.items()},
+            "splits": {name: describe_rows(side.rows, side.bank) for name, side in made.items()},
+        }
+        return _write(request, {name: side.rows for name, side in made.items()}, rejected, report)
+    quick = make_quick_mix(request.seed, num_rows, request.call_only_ratio, run)
+    report = {
+        "removed_from_test": quick.removed,
+        "splits": {name: describe_rows(quick.rows[name], quick.banks[name]) for name in SPLITS},
+    }
+    return _write(request, quick.rows, quick.rejections, report)
 
 
 def _write(
     request: SynthGenerateRequest,
     rows: dict[str, list[Example]],
-    banks: dict[str, Bank],
     rejections: Counter[str],
-    removed: int,
+    facts: dict[str, Any],
 ) -> SynthGenerateResult:
     out = resolve_path(request.out)
     digests: dict[str, str] = {}
@@ -199,10 +104,10 @@ def _write(
     report = {
         "seed": request.seed,
         "writer": request.writer,
+        "mix": request.mix,
         "sha256": digests,
-        "removed_from_test": removed,
         "rejected": dict(rejections.most_common()),
-        "splits": {split: describe_rows(rows[split], banks[split]) for split in SPLITS},
+        **facts,
     }
     write_json(out / "data_report.json", report)
     write_atomic(out / "data_report.md", render_report(report))

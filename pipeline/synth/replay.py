@@ -13,6 +13,7 @@ from pipeline.core.errors import InvalidInputError
 from pipeline.core.messages import Example
 from pipeline.core.operation import Operation, Request, Result
 from pipeline.core.paths import WorkspacePath, resolve_path
+from pipeline.task_api.faults import execute
 from pipeline.task_api.store import TaskStore
 
 _MAX_SHOWN = 20
@@ -74,7 +75,7 @@ def find_differences(row: Example) -> list[str]:
     differences: list[str] = []
     with TaskStore.from_state(row.initial_state, date.fromisoformat(row.today)) as store:
         for call in (call for message in row.messages for call in message.tool_calls):
-            actual = store.call(call.name, call.arguments)
+            actual = execute(store, call, row.faults)
             if call.id not in stored and call in row.messages[-1].tool_calls:
                 continue
             if call.id not in stored:

@@ -12,7 +12,12 @@ QUESTIONS = {
     "title": "What should the task be called?",
     "task_id": "Which task do you mean? Please give me its number.",
     "change": "What should I change about task {id}?",
+    "priority": "A priority is low, medium or high. What priority should it have?",
+    "empty_title": "A task needs a title. What should it be called?",
 }
+GAVE_UP = (
+    "The Task API did not answer, also not the second time. Nothing was changed; please try again later."
+)
 SMALL_TALK = {
     "greeting": "Hello! What can I do for your task list?",
     "thanks": "You're welcome!",

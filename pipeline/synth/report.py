@@ -1,14 +1,15 @@
 """``data_report``: what a data set holds, in numbers. It judges nothing."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pipeline.core.messages import Example
+from pipeline.synth.diversity import distinct_ratio, self_bleu
 from pipeline.synth.formulations import Bank
 
 _COUNTED_TAGS = ("kind", "intent", "outcome")
+_MAX_PAIRS_SHOWN = 12
 
 
 def describe_rows(rows: Sequence[Example], bank: Bank) -> dict[str, Any]:
@@ -24,8 +25,9 @@ def describe_rows(rows: Sequence[Example], bank: Bank) -> dict[str, Any]:
         "formulations_available": {name: len(lines) for name, lines in bank.formulations.items()},
         "formulations_used": _count(group.split(":")[0] for group in groups),
         "top_formulation_ratio": round(max(groups.values()) / len(rows), 4) if rows else 0.0,
-        "distinct_1_ratio": _distinct_ratio(users, 1),
-        "distinct_2_ratio": _distinct_ratio(users, 2),
+        "distinct_1_ratio": distinct_ratio(users, 1),
+        "distinct_2_ratio": distinct_ratio(users, 2),
+        "self_bleu": self_bleu(users),
         "distinct_user_texts": len(set(users)),
         "mean_user_characters": round(sum(map(len, users)) / len(users), 1) if users else 0.0,
     }
@@ -33,12 +35,13 @@ def describe_rows(rows: Sequence[Example], bank: Bank) -> dict[str, Any]:
 
 def render_report(report: dict[str, Any]) -> str:
     """Return the report as Markdown."""
+    made = sum(report["made"].values()) if "made" in report else 0
     lines = [
         "# Data report",
         "",
-        f"Writer `{report['writer']}`, seed {report['seed']}. Every call was executed on the Task API; "
-        f"{sum(report['rejected'].values())} draws were rejected; {report['removed_from_test']} lines of the test bank "
-        "that the train bank also holds were left out.",
+        f"Writer `{report['writer']}`, mix `{report['mix']}`, seed {report['seed']}. Every call was executed on the Task"
+        f" API; {sum(report['rejected'].values())} draws were rejected."
+        + (f" {made} rows were made; those most like another row were left out." if made else ""),
         "",
         "| file | sha256 |",
         "| --- | --- |",
@@ -54,7 +57,22 @@ def render_report(report: dict[str, Any]) -> str:
             splits,
             {k: [s[section].get(k, 0) for s in splits.values()] for k in keys},
         )
+    for split, matrix in report.get("matrix", {}).items():
+        lines += _render_matrix(split, matrix)
     return "\n".join(lines)
+
+
+def _render_matrix(split: str, matrix: dict[str, Any]) -> list[str]:
+    """Return how far the coverage matrix of a split is filled."""
+    missing: list[str] = matrix["missing_pairs"]
+    shown = "; ".join(missing[:_MAX_PAIRS_SHOWN]) + (" ..." if len(missing) > _MAX_PAIRS_SHOWN else "")
+    return [
+        f"Coverage of {split}: {matrix['covered_pairs']} of {matrix['possible_pairs']} possible pairs of attribute values"
+        + (f"; missing: {shown}." if missing else "."),
+        "",
+        *_table("category", [split], {name: [count] for name, count in matrix["rows_by_category"].items()}),
+        *_table("shape", [split], {name: [count] for name, count in matrix["rows_by_shape"].items()}),
+    ]
 
 
 def _scalars(splits: dict[str, dict[str, Any]]) -> dict[str, list[Any]]:
@@ -78,12 +96,3 @@ def _table(title: str, splits: Iterable[str], rows: dict[str, list[Any]]) -> lis
 
 def _count(values: Iterable[str]) -> dict[str, int]:
     return dict(Counter(values).most_common())
-
-
-def _distinct_ratio(texts: Sequence[str], size: int) -> float:
-    """Distinct n-grams over all n-grams (Li et al., arXiv:1510.03055)."""
-    grams: Counter[tuple[str, ...]] = Counter()
-    for text in texts:
-        words = re.findall(r"\w+", text.lower())
-        grams.update(zip(*(words[start:] for start in range(size)), strict=False))
-    return round(len(grams) / grams.total(), 4) if grams else 0.0

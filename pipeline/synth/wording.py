@@ -102,6 +102,14 @@ def roughen(wording: Wording, rng: random.Random) -> None:
             wording.register.append(name)
 
 
+def apply_manner(wording: Wording, name: str, rng: random.Random) -> None:
+    """Apply one named roughening, if it can be applied."""
+    change = next(change for known, change in _MANNERS if known == name)
+    if change(wording, rng):
+        wording.register.append(name)
+    wording.pieces = [piece for piece in wording.pieces if piece.text]
+
+
 def _to_argument(slot: str, text: str) -> str | int:
     if slot == "id":
         return int(text)
@@ -190,6 +198,22 @@ def _typo(wording: Wording, rng: random.Random) -> bool:
     return _change_at(wording, rng, r"\b[a-z]{5,}\b", slip)
 
 
+def _drop_articles(wording: Wording, _: random.Random) -> bool:
+    before = wording.text
+    for piece in wording.pieces:
+        if not piece.slot:
+            piece.text = re.sub(r"(?<!\w)(?:the|an?) (?=\w)", "", piece.text)
+    return wording.text != before
+
+
+def _drop_punctuation(wording: Wording, _: random.Random) -> bool:
+    before = wording.text
+    for piece in wording.pieces:
+        if not piece.slot:
+            piece.text = re.sub(r"[,;:!](?= |$)|[.?]$", "", piece.text)
+    return wording.text != before
+
+
 def _change_at(wording: Wording, rng: random.Random, pattern: str, change: Callable[[str], str]) -> bool:
     """Apply a change to one match, chosen at random, outside the slots."""
     places = [
@@ -216,4 +240,9 @@ _ROUGHENINGS = (
     ("greeting", 0.06, _add_greeting),
     ("space", 0.02, _double_space),
     ("lower", 0.12, _lower),
+)
+_MANNERS = (
+    *((name, change) for name, _, change in _ROUGHENINGS),
+    ("articles", _drop_articles),
+    ("commas", _drop_punctuation),
 )

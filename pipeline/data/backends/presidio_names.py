@@ -12,7 +12,7 @@ from presidio_analyzer import AnalyzerEngine  # pyright: ignore[reportMissingImp
 from presidio_analyzer.nlp_engine import NlpEngineProvider  # pyright: ignore[reportMissingImports] - optional extra
 
 from pipeline.core.errors import MissingDependencyError
-from pipeline.data.pii_patterns import Finding
+from pipeline.core.pii_patterns import Finding
 
 _KINDS = {"PERSON": "name", "LOCATION": "place"}
 # The last is a copy of the small model that package registries carry.

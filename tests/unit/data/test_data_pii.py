@@ -12,8 +12,8 @@ from stdnum import iban, luhn
 
 from pipeline.core.errors import InvalidInputError, MissingDependencyError
 from pipeline.core.extras import installed_version
+from pipeline.core.pii_patterns import find_pii
 from pipeline.data.pii import DATA_PII, RowScan
-from pipeline.data.pii_patterns import find_pii
 
 # Published examples of the numbering schemes, and made-up values with right checksums.
 REAL = {

@@ -14,9 +14,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline.core.errors import InvalidInputError
+from pipeline.core.prices import ModelPrice, find_price, find_price_warnings, read_prices
 from pipeline.economics.compare import ECONOMICS_COMPARE, EconomicsCompareResult, judge_payback
 from pipeline.economics.cost import Costs
-from pipeline.economics.prices import ModelPrice, find_price, find_price_warnings, read_prices
 
 LESSON: dict[str, Any] = {
     "requests_per_day": 10_000,

@@ -50,7 +50,7 @@ class RequestTokens(Part):
 @cache
 def read_prices() -> tuple[ModelPrice, ...]:
     """Return the price rows that ship with the package."""
-    text = files("pipeline.economics").joinpath("prices.json").read_text(encoding="utf-8")
+    text = files("pipeline.core").joinpath("prices.json").read_text(encoding="utf-8")
     return TypeAdapter(tuple[ModelPrice, ...]).validate_json(text)
 
 
