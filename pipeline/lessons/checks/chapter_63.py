@@ -163,14 +163,14 @@ def check_63_2(work: Work) -> None:
         next_step=f"llmops data validate {path}",
     )
     require_variety(work, "diversity", rows)
-    _require_replay(work, path)
+    require_replay(work, path)
 
 
 def _is_error(message: dict[str, Any]) -> bool:
     return message.get("role") == "tool" and '"error"' in str(message.get("content"))
 
 
-def _require_replay(work: Work, path: Path) -> None:
+def require_replay(work: Work, path: Path) -> None:
     """State that every stored result is what the Task API answers."""
     step = f"llmops synth replay {path}"
     found = work.call(SYNTH_REPLAY, {"file": str(path)}, next_step=step).model_dump(mode="json")
@@ -189,7 +189,7 @@ def check_63_3(work: Work) -> None:
     path = require_valid(work, "hand_made.jsonl", _MIN_HAND_MADE)
     rows = work.read_rows("hand_made.jsonl", next_step="Write rows in the messages format.")
     require_variety(work, "hand_made.jsonl", rows)
-    _require_replay(work, path)
+    require_replay(work, path)
     groups = Counter(str(row.get("tags", {}).get("formulation", "")) for row in rows)
     generated = sum(count for formulation, count in groups.items() if formulation)
     work.require(
@@ -228,7 +228,7 @@ def check_63_5(work: Work) -> None:
     rows = work.read_rows(
         "generated.jsonl", next_step="llmops synth generate --out learning/63.5 --num-rows 120"
     )
-    _require_replay(work, path)
+    require_replay(work, path)
     require_groups(work, rows)
     cost = work.read_json(
         "cost.json", next_step='Write {"usd": ..., "requests": ...}; the program writer costs 0.'
@@ -269,7 +269,7 @@ def check_63_7(work: Work) -> None:
             reason=f"{count} rows",
             next_step="llmops data split FILE --out learning/63.7 --counts 400,50,50",
         )
-        _require_replay(work, path)
+        require_replay(work, path)
     step = "llmops data decontaminate learning/63.7/task_api_train.jsonl learning/63.7/task_api_test.jsonl"
     for other in ("val", "test"):
         request = {"train": str(paths["train"]), "test": str(paths[other])}

@@ -222,7 +222,7 @@ def check_64_7(work: Work) -> None:
 def check_64_8(work: Work) -> None:
     """An export that passed its gate and whose files are still the ones that passed."""
     claim = work.read_json("export.json", next_step='Export, then write {"run": EXPORT_RUN}.')
-    run, result = find_run(
+    _, result = find_run(
         work, claim.get("run"), "export.run", next_step="llmops export run run:RUN --name NAME"
     )
     work.require(
