@@ -111,6 +111,26 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Check every row of a data file against all gates and report each fault by line and kind.",
     ),
     CatalogueEntry(
+        "synth.estimate",
+        "pipeline.synth.estimate:SYNTH_ESTIMATE",
+        "Estimate what a data set worded and judged by a paid model costs, from the requests that would be sent.",
+    ),
+    CatalogueEntry(
+        "synth.judge",
+        "pipeline.synth.judge:SYNTH_JUDGE",
+        "Grade rows by anchored criteria and items, or compare two wordings in both orders, with a model that sees no origin.",
+    ),
+    CatalogueEntry(
+        "synth.calibrate",
+        "pipeline.synth.calibrate:SYNTH_CALIBRATE",
+        "Compare a judge's decisions with human labels: kappa with an interval; below 0.6 the judge is unusable.",
+    ),
+    CatalogueEntry(
+        "synth.resolve",
+        "pipeline.synth.resolve:SYNTH_RESOLVE",
+        "Solve each turn again several times and keep the rows whose calls the majority makes too.",
+    ),
+    CatalogueEntry(
         "data.inspect",
         "pipeline.data.inspect_file:DATA_INSPECT",
         "Look into a conversation file: formats, turns, roles, tools, lengths, issues by kind and a few sample rows.",

@@ -207,7 +207,7 @@ class MeteredClient:
         if self.price is None:
             return 0.0
         tokens = RequestTokens(
-            num_input=_most_input(prompt), num_cached_input=0, num_output=prompt.max_tokens
+            num_input=most_input_tokens(prompt), num_cached_input=0, num_output=prompt.max_tokens
         )
         return usd_per_request(self.price, tokens) * ratio
 
@@ -342,7 +342,7 @@ def append_line(path: Path, line: dict[str, Any]) -> None:
         os.close(descriptor)
 
 
-def _most_input(prompt: Prompt) -> int:
+def most_input_tokens(prompt: Prompt) -> int:
     """Return the most tokens that a prompt can be: one a byte, and what the chat template adds."""
     shown = json.dumps([prompt.messages, prompt.parameters], ensure_ascii=False)
     return len(shown.encode()) + _TEMPLATE_TOKENS
@@ -351,7 +351,9 @@ def _most_input(prompt: Prompt) -> int:
 def _tokens_of(raw: dict[str, Any] | None, prompt: Prompt) -> tuple[RequestTokens, bool]:
     """Return the tokens to pay for, and whether they had to be assumed because the usage cannot be right."""
     usage: Any = (raw or {}).get("usage")
-    most = RequestTokens(num_input=_most_input(prompt), num_cached_input=0, num_output=prompt.max_tokens)
+    most = RequestTokens(
+        num_input=most_input_tokens(prompt), num_cached_input=0, num_output=prompt.max_tokens
+    )
     if not isinstance(usage, dict):
         return most, True
     reported = cast("dict[str, Any]", usage)

@@ -135,9 +135,8 @@ def test_every_fault_is_survived_and_only_answers_that_may_be_charged_are_in_the
     lines = read_ledger(tmp_path / "d" / "ledger.jsonl")
     # no JSON, the broken connection, no choices, the empty answer: four that may have been charged and gave nothing
     assert sum(line["message"] is None for line in lines) == 4
-    assert sum(line["is_assumed"] for line in lines) == 3 + 0 + sum(
-        1 for line in lines if line["message"] is None and line["completion_tokens"] == 5 and line["is_assumed"]
-    )
+    # of which three came without any usage
+    assert sum(line["is_assumed"] for line in lines) == 3
     assert any("believable" in warning for warning in result.warnings)
 
 
