@@ -101,6 +101,11 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Show how far a piece of work has filled the coverage matrix.",
     ),
     CatalogueEntry(
+        "synth.play",
+        "pipeline.synth.handwritten:SYNTH_PLAY",
+        "Execute hand-written conversations and write them as rows.",
+    ),
+    CatalogueEntry(
         "synth.replay",
         "pipeline.synth.replay:SYNTH_REPLAY",
         "Execute the tool calls of a data file again and report rows whose results differ.",

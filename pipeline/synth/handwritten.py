@@ -10,7 +10,7 @@ A script holds what people and assistant say and which calls are made; results c
     A: Task 41 "descale the coffee machine" is completed.
 
 ``STATE name day`` opens a list of tasks (id, title, priority, due date, status; the last two may be left out), ``ROW
-state voice`` a conversation. ``U`` is the user, ``A`` the assistant, ``C`` a call in a new turn, ``&`` a call in the same
+state voice [ask | no_call]`` a conversation. ``U`` is the user, ``A`` the assistant, ``C`` a call in a new turn, ``&`` a call in the same
 turn, ``C!timeout`` a call that the API fails. ``{id}`` and ``{due}`` stand for the task of the last result, in calls for
 the one created last; ``\\n`` for a line break. It does not word anything.
 """
@@ -72,6 +72,8 @@ class _Script(NamedTuple):
 
     state: str
     voice: str
+    category: str
+    """ask, no_call, or empty when the calls tell."""
     lines: list[_Line]
 
 
@@ -123,8 +125,8 @@ def _parse(text: str, name: str) -> tuple[dict[str, _State], list[_Script]]:
                 tasks = []
                 states[label] = _State(date.fromisoformat(today).isoformat(), tasks)
             elif word == "ROW":
-                state, voice = rest.split()
-                scripts.append(_Script(state, voice, []))
+                state, voice, *category = rest.split()
+                scripts.append(_Script(state, voice, _check_category(category), []))
             elif scripts:
                 scripts[-1].lines.append(_parse_turn(number, word, rest))
             else:
@@ -132,6 +134,13 @@ def _parse(text: str, name: str) -> tuple[dict[str, _State], list[_Script]]:
         except ValueError as error:
             raise InvalidInputError(f"{name}:{number}: {error}", hint=_HINT) from error
     return states, scripts
+
+
+def _check_category(words: list[str]) -> str:
+    category = " ".join(words)
+    if category not in {"", "ask", "no_call"}:
+        raise ValueError(f"{category!r} is neither ask nor no_call")
+    return category
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
@@ -225,7 +234,7 @@ def _play(script: _Script, state: _State, name: str, where: str) -> Example:
         id=name,
         messages=tuple(stage.messages),
         group=name,
-        tags=_tags(stage, script.voice),
+        tags=_tags(stage, script.voice, script.category),
         today=state.today,
         initial_state=tuple(state.tasks),
         faults=stage.faults,
@@ -246,7 +255,7 @@ def _turns(lines: list[_Line]) -> list[list[_Line]]:
     return turns
 
 
-def _tags(stage: _Stage, voice: str) -> dict[str, str]:
+def _tags(stage: _Stage, voice: str, category: str) -> dict[str, str]:
     """Return the slices of a row, read off what was played."""
     rounds = [message.tool_calls for message in stage.messages if message.tool_calls]
     calls = [call for made in rounds for call in made]
@@ -254,18 +263,10 @@ def _tags(stage: _Stage, voice: str) -> dict[str, str]:
     num_turns = sum(message.role == "user" for message in stage.messages)
     writes = [call.name.removesuffix("_task") for call in calls if call.name != "list_tasks"]
     refused = next((result["error"] for result in results if "error" in result), "")
-    first_is_text = not stage.messages[2].tool_calls
-    category = (
-        ("ask" if calls or (stage.messages[2].content or "").endswith("?") else "no_call")
-        if first_is_text
-        else "errors"
-        if refused
-        else "parallel"
-        if any(len(made) > 1 for made in rounds)
-        else "multi_turn"
-        if num_turns > 1
-        else "single"
-    )
+    if not category:
+        is_parallel = any(len(made) > 1 for made in rounds)
+        category = "multi_turn" if num_turns > 1 else "single"
+        category = "errors" if refused else "parallel" if is_parallel else category
     return {
         "intent": writes[0] if writes else "list" if calls else "none",
         "kind": category,
