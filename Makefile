@@ -1,13 +1,14 @@
 # Two commands to know: `make quickstart` and `make test`. Each makes its own .venv first.
 PYTHON ?= python3
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint bench clean
+.PHONY: help setup quickstart datasets test lint bench clean
 
 help:
 	@echo 'make quickstart  weights, data, fine-tune, evaluate, export, serve, agent; resumes where it stopped'
 	@echo 'make test        formatting, lint, types, import rules, all tests'
 	@echo 'make setup       only the environment: .venv with pinned versions'
 	@echo 'make lint        the checks of make test without the tests'
+	@echo 'make datasets    rebuild the generated sets of datasets/, byte by byte'
 	@echo 'make bench       the measurements of benchmarks/'
 	@echo 'make clean       remove .venv and caches; runs/ and models/ stay'
 
@@ -16,6 +17,9 @@ setup:
 
 quickstart: setup
 	.venv/bin/llmops quickstart run
+
+datasets: setup
+	.venv/bin/python tools/build_datasets.py
 
 lint: setup
 	.venv/bin/ruff format --check .

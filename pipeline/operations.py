@@ -101,6 +101,11 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Show how far a piece of work has filled the coverage matrix.",
     ),
     CatalogueEntry(
+        "synth.play",
+        "pipeline.synth.handwritten:SYNTH_PLAY",
+        "Execute hand-written conversations and write them as rows.",
+    ),
+    CatalogueEntry(
         "synth.replay",
         "pipeline.synth.replay:SYNTH_REPLAY",
         "Execute the tool calls of a data file again and report rows whose results differ.",
@@ -109,6 +114,26 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "synth.check",
         "pipeline.synth.check:SYNTH_CHECK",
         "Check every row of a data file against all gates and report each fault by line and kind.",
+    ),
+    CatalogueEntry(
+        "synth.estimate",
+        "pipeline.synth.estimate:SYNTH_ESTIMATE",
+        "Estimate what a data set worded and judged by a paid model costs, from the requests that would be sent.",
+    ),
+    CatalogueEntry(
+        "synth.judge",
+        "pipeline.synth.judge:SYNTH_JUDGE",
+        "Grade rows by anchored criteria and items, or compare two wordings in both orders, with a model that sees no origin.",
+    ),
+    CatalogueEntry(
+        "synth.calibrate",
+        "pipeline.synth.calibrate:SYNTH_CALIBRATE",
+        "Compare a judge's decisions with human labels: kappa with an interval; below 0.6 the judge is unusable.",
+    ),
+    CatalogueEntry(
+        "synth.resolve",
+        "pipeline.synth.resolve:SYNTH_RESOLVE",
+        "Solve each turn again several times and keep the rows whose calls the majority makes too.",
     ),
     CatalogueEntry(
         "data.inspect",

@@ -28,6 +28,8 @@ class ModelPrice(Part):
     """Million cached input tokens; none: charged like any input."""
     output_usd: float = Field(gt=0, le=10_000, allow_inf_nan=False)
     """Million output tokens."""
+    batch_ratio: float | None = Field(default=None, gt=0, le=1)
+    """What the provider's batch interface charges of it; none: it has no such interface, or nobody looked."""
     as_of: date
     """Day the price was read."""
     available_until: date | None = None
@@ -65,8 +67,8 @@ def find_price(model: str, own_rows: Sequence[ModelPrice]) -> ModelPrice:
     if found is None:
         known = list(dict.fromkeys(row.model for row in rows))
         raise InvalidInputError(
-            f"api_model: no price is known for {model!r}",
-            hint=f"Known are {', '.join(known)}. Add a row to `prices` of `economics compare`, or give api_usd_per_request.",
+            f"no price is known for {model!r}",
+            hint=f"Known are {', '.join(known)}. Add a row to `prices`; `economics compare` also takes api_usd_per_request.",
             known=known,
         )
     return found

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -13,7 +14,7 @@ class ReceivedRequest(NamedTuple):
     method: str
     path: str
     body: Any
-    """Parsed JSON, or None."""
+    """Parsed JSON, the bytes of an upload, or None."""
     headers: dict[str, str]
     """Header names in lower case."""
 
@@ -21,11 +22,14 @@ class ReceivedRequest(NamedTuple):
 class ScriptedServer:
     """Answers requests in order with (status, body) pairs and repeats the last one; a context manager.
 
-    A body of None closes the connection without an answer.
+    A body of None closes the connection without an answer. With ``respond``, a function answers instead.
     """
 
-    def __init__(self, *answers: tuple[int, Any]) -> None:
+    def __init__(
+        self, *answers: tuple[int, Any], respond: Callable[[ReceivedRequest], tuple[int, Any]] | None = None
+    ) -> None:
         self._answers = list(answers)
+        self._respond = respond
         self.requests: list[ReceivedRequest] = []
         scripted = self
 
@@ -41,10 +45,9 @@ class ScriptedServer:
             def _answer(self) -> None:
                 raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                scripted.requests.append(
-                    ReceivedRequest(self.command, self.path, json.loads(raw) if raw else None, headers)
-                )
-                status, body = scripted.next_answer()
+                received = ReceivedRequest(self.command, self.path, _parse(raw), headers)
+                scripted.requests.append(received)
+                status, body = scripted.next_answer(received)
                 if body is None:
                     self.close_connection = True
                     return
@@ -67,8 +70,10 @@ class ScriptedServer:
         """OpenAI base URL."""
         return f"http://127.0.0.1:{self._server.server_port}/v1"
 
-    def next_answer(self) -> tuple[int, Any]:
+    def next_answer(self, received: ReceivedRequest) -> tuple[int, Any]:
         """Return the answer to the next request."""
+        if self._respond:
+            return self._respond(received)
         return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
 
     def __enter__(self) -> Self:
@@ -81,6 +86,13 @@ class ScriptedServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def _parse(raw: bytes) -> Any:
+    try:
+        return json.loads(raw) if raw else None
+    except ValueError:
+        return raw
 
 
 def completion(text: str | None = None, *calls: tuple[str, str]) -> dict[str, Any]:

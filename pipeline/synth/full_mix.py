@@ -7,6 +7,7 @@ has the combinations of :data:`COMPOSITIONAL`. More rows can be made than are ke
 import random
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from pipeline.core.errors import OperationFailedError
@@ -61,6 +62,7 @@ def make_sides(
     return made
 
 
+@cache
 def full_sides(seed: int) -> dict[str, Side]:
     """Return the three sides and what each may use."""
     train_bank = load_bank("train")

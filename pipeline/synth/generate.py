@@ -9,16 +9,22 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from pipeline.core.errors import InvalidInputError
 from pipeline.core.files import sha256_file, write_atomic, write_json, write_jsonl
 from pipeline.core.messages import Example
 from pipeline.core.operation import Operation, Request, Result
 from pipeline.core.paths import WorkspacePath, resolve_path
+from pipeline.core.prices import ModelPrice
 from pipeline.core.runs import Run
+from pipeline.synth.endpoint import Endpoint, Money, Pace, known_price
+from pipeline.synth.endpoint_mix import word_sides
 from pipeline.synth.full_mix import describe_matrix, make_sides
 from pipeline.synth.quick_mix import make_quick_mix
 from pipeline.synth.report import describe_rows, render_report
 
 SPLITS = ("train", "validation", "test")
+LEDGER = "ledger.jsonl"
+_MIN_MADE_RATIO = 1.2
 
 
 class SynthGenerateRequest(Request):
@@ -41,8 +47,18 @@ class SynthGenerateRequest(Request):
     """`quickstart` is what a small model learns fastest; `full` fills the coverage matrix with errors and recovery."""
     made_ratio: float = Field(default=1.0, ge=1, le=5)
     """Rows made for each row kept, in the mix `full`: the most repetitive ones go."""
-    writer: Literal["program"] = "program"
-    """Who words the conversations."""
+    writer: Literal["program", "endpoint"] = "program"
+    """Who words the conversations: the phrase banks, or an OpenAI-compatible endpoint (always in the mix `full`)."""
+    base_url: str = ""
+    """OpenAI base URL of the endpoint; ends in /v1."""
+    model: str = ""
+    """Model to ask for there."""
+    max_cost_usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Stop before the request that could exceed it, earlier runs into the same folder included."""
+    prices: list[ModelPrice] = []
+    """Price rows that come before those of this package."""
+    pace: Pace = Pace()
+    """How requests are sent."""
 
 
 class SynthGenerateResult(Result):
@@ -62,6 +78,8 @@ class SynthGenerateResult(Result):
     """Draws thrown away because they made no sound conversation."""
     sha256: dict[str, str]
     """Digest of each file."""
+    money: Money | None = None
+    """What the endpoint cost; none for the program, which costs nothing."""
 
 
 def generate_conversations(request: SynthGenerateRequest, run: Run | None = None) -> SynthGenerateResult:
@@ -72,6 +90,8 @@ def generate_conversations(request: SynthGenerateRequest, run: Run | None = None
         OperationFailedError: If the banks are too small to draw a conversation of some kind.
     """
     num_rows = {"train": request.num_rows, "validation": request.validation_rows, "test": request.test_rows}
+    if request.writer == "endpoint":
+        return _generate_by_endpoint(request, num_rows, run)
     if request.mix == "full":
         made = make_sides(request.seed, num_rows, request.made_ratio, run)
         rejected = sum((side.rejections for side in made.values()), start=Counter[str]())
@@ -89,6 +109,35 @@ def generate_conversations(request: SynthGenerateRequest, run: Run | None = None
     return _write(request, quick.rows, quick.rejections, report)
 
 
+def _generate_by_endpoint(
+    request: SynthGenerateRequest, num_rows: dict[str, int], run: Run | None
+) -> SynthGenerateResult:
+    if not request.base_url or not request.model:
+        raise InvalidInputError(
+            "the writer `endpoint` needs base_url and model",
+            hint="Give --base-url http://HOST:PORT/v1 --model NAME.",
+        )
+    price = known_price(request.model, request.prices)
+    ratio = max(request.made_ratio, _MIN_MADE_RATIO)
+    endpoint = Endpoint(request.base_url, request.model, price, request.max_cost_usd, request.pace, ratio)
+    ledger = resolve_path(request.out) / LEDGER
+    sides, client = word_sides(endpoint, request.seed, num_rows, ledger, run)
+    money = Money.of(client.spending())
+    refused = sum((side.refused for side in sides.values()), start=Counter[str]())
+    report = {
+        "model": request.model,
+        "money": money.model_dump(),
+        "made": {name: side.num_planned for name, side in sides.items()},
+        "splits": {name: describe_rows(side.rows, None) for name, side in sides.items()},
+    }
+    result = _write(request, {name: side.rows for name, side in sides.items()}, refused, report)
+    missing = sum(num_rows.values()) - sum(len(side.rows) for side in sides.values())
+    warnings = money.warnings(request.model)
+    if missing:
+        warnings.append(f"{missing} conversations got no wording that passed the gates")
+    return result.model_copy(update={"money": money, "warnings": warnings})
+
+
 def _write(
     request: SynthGenerateRequest,
     rows: dict[str, list[Example]],
@@ -104,7 +153,7 @@ def _write(
     report = {
         "seed": request.seed,
         "writer": request.writer,
-        "mix": request.mix,
+        "mix": "full" if request.writer == "endpoint" else request.mix,
         "sha256": digests,
         "rejected": dict(rejections.most_common()),
         **facts,

@@ -49,7 +49,7 @@ def replay_file(request: SynthReplayRequest) -> SynthReplayResult:
     Raises:
         InvalidInputError: If the file cannot be read or a line is not a conversation.
     """
-    rows = _read(request.file)
+    rows = read_rows(request.file)
     differences: list[str] = []
     different_rows = 0
     for row in rows:
@@ -94,7 +94,12 @@ def _equals(stored: str, actual: dict[str, object]) -> bool:
         return False
 
 
-def _read(file: str) -> list[Example]:
+def read_rows(file: str) -> list[Example]:
+    """Return the rows of a data file.
+
+    Raises:
+        InvalidInputError: If it cannot be read or a line is not a conversation.
+    """
     path = resolve_path(file)
     rows: list[Example] = []
     try:

@@ -12,8 +12,8 @@ _COUNTED_TAGS = ("kind", "intent", "outcome")
 _MAX_PAIRS_SHOWN = 12
 
 
-def describe_rows(rows: Sequence[Example], bank: Bank) -> dict[str, Any]:
-    """Return the numbers of one split, made from ``bank``."""
+def describe_rows(rows: Sequence[Example], bank: Bank | None) -> dict[str, Any]:
+    """Return the numbers of one split, worded from ``bank`` or by somebody else."""
     groups = Counter(row.group for row in rows)
     users = [message.content or "" for row in rows for message in row.messages if message.role == "user"]
     registers = Counter(name for row in rows for name in row.tags["register"].split("+"))
@@ -22,7 +22,11 @@ def describe_rows(rows: Sequence[Example], bank: Bank) -> dict[str, Any]:
         **{f"by_{tag}": _count(row.tags[tag] for row in rows) for tag in _COUNTED_TAGS},
         "by_register": dict(registers.most_common()),
         "calls": sum(len(message.tool_calls) for row in rows for message in row.messages),
-        "formulations_available": {name: len(lines) for name, lines in bank.formulations.items()},
+        **(
+            {"formulations_available": {n: len(lines) for n, lines in bank.formulations.items()}}
+            if bank
+            else {}
+        ),
         "formulations_used": _count(group.split(":")[0] for group in groups),
         "top_formulation_ratio": round(max(groups.values()) / len(rows), 4) if rows else 0.0,
         "distinct_1_ratio": distinct_ratio(users, 1),
