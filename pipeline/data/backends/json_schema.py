@@ -1,7 +1,7 @@
 # pyright: basic
 """Check the arguments of a call against the JSON Schema of its tool (Draft 2020-12, formats asserted).
 
-Two answers from one schema: :meth:`ArgumentSchema.is_certainly_valid` is quick and may only err towards False;
+Two answers from one schema: :meth:`ArgumentSchema.spell_certain` is quick and may only err towards None;
 :meth:`ArgumentSchema.find_problem` is ``jsonschema``'s verdict, with words. Nothing is ever fetched for a ``$ref``.
 """
 
@@ -15,8 +15,9 @@ from jsonschema.exceptions import SchemaError, ValidationError, best_match
 from jsonschema_specifications import REGISTRY as SPECIFICATIONS
 from referencing.exceptions import Unresolvable
 
-from pipeline.data.quick_schema import Check, compile_check
-from pipeline.data.strict_json import cut, echo, is_array, is_object
+from pipeline.data.answers import spell
+from pipeline.data.quick_schema import compile_type
+from pipeline.data.strict_json import RowError, cut, echo, is_array, is_object, parse_json_text
 
 _NUM_CACHED = 4096
 _FORMATS = Draft202012Validator.FORMAT_CHECKER
@@ -42,8 +43,8 @@ class ArgumentSchema:
     def __init__(self, parameters: dict[str, Any]) -> None:
         self._validator = Draft202012Validator(parameters, format_checker=_FORMATS, registry=SPECIFICATIONS)
         self.schema_problem = self._check_schema(parameters)
-        quick = None if self.schema_problem else compile_check(parameters)
-        self.is_certainly_valid: Check = quick or self._is_valid
+        kind = None if self.schema_problem else compile_type(parameters)
+        self._decode = msgspec.json.Decoder(kind).decode if kind else None
 
     def find_problem(self, arguments: dict[str, Any]) -> ArgumentProblem | None:
         """Return the most telling way in which the arguments break the schema, or None."""
@@ -55,11 +56,21 @@ class ArgumentSchema:
             return ArgumentProblem(True, "", f"the schema cannot be applied ({type(failure).__name__})")
         return None if error is None else ArgumentProblem(False, _path(error), _describe(error))
 
-    def _is_valid(self, arguments: dict[str, Any]) -> bool:
+    def spell_certain(self, text: str) -> str | None:
+        """Return arguments in their one spelling (``answers.py``) when they are certainly right, else None.
+
+        Raises:
+            MsgspecError: Maybe, when they are not.
+        """
+        if self._decode and "\\" not in text:
+            spelling = spell(self._decode(text))
+            return spelling if spelling.count('"') == text.count('"') else None  # else a key was repeated
         try:
-            return self.schema_problem is None and self._validator.is_valid(arguments)
-        except _SCHEMA_FAILURES:
-            return False
+            arguments = parse_json_text(text)
+            is_valid = is_object(arguments) and self._validator.is_valid(arguments)
+        except (RowError, *_SCHEMA_FAILURES):
+            return None
+        return spell(arguments) if is_valid else None
 
     @staticmethod
     def _check_schema(parameters: dict[str, Any]) -> ArgumentProblem | None:
