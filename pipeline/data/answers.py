@@ -24,6 +24,7 @@ from pipeline.data.turns import Reading
 
 HELD_NOTES = 500_000
 _PARTITION_BITS = 6
+_SORTED_NOTES = 150_000  # from here on sorting them is worth importing numpy
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -127,11 +128,15 @@ class AnswerIndex:
         return next(count), shown
 
     def _partitions(self) -> Generator["array[int]"]:
-        if self._folder is None:
+        if self._folder is None and len(self._held) < 3 * _SORTED_NOTES:
             yield self._held
             return
+        require("numpy", extra="data")
         from pipeline.data.backends.note_tables import keep_repeated
 
+        if self._folder is None:
+            yield keep_repeated(self._held)
+            return
         for path in Path(self._folder.name).iterdir():
             yield keep_repeated(path.read_bytes())
 

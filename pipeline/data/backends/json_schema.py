@@ -44,12 +44,15 @@ class ArgumentSchema:
         self._validator = Draft202012Validator(parameters, format_checker=_FORMATS, registry=SPECIFICATIONS)
         self.schema_problem = self._check_schema(parameters)
         kind = None if self.schema_problem else compile_type(parameters)
+        self._kind = kind
         self._decode = msgspec.json.Decoder(kind).decode if kind else None
 
     def find_problem(self, arguments: dict[str, Any]) -> ArgumentProblem | None:
         """Return the most telling way in which the arguments break the schema, or None."""
         if self.schema_problem:
             return self.schema_problem
+        if self._kind and _is_of_kind(arguments, self._kind):
+            return None
         try:
             error = best_match(self._validator.iter_errors(arguments))
         except _SCHEMA_FAILURES as failure:
@@ -81,6 +84,14 @@ class ArgumentSchema:
         except _SCHEMA_FAILURES as failure:
             return ArgumentProblem(True, "", f"not a JSON Schema ({type(failure).__name__})")
         return None
+
+
+def _is_of_kind(arguments: dict[str, Any], kind: Any) -> bool:
+    try:
+        msgspec.convert(arguments, kind)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def load_schema(parameters: dict[str, Any] | None) -> ArgumentSchema:
