@@ -22,6 +22,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--http", action="store_true", help="serve streamable HTTP on 127.0.0.1 at /mcp")
     parser.add_argument("--port", type=int, default=8931, help="port for --http (default: 8931)")
     parser.add_argument("--read-only", action="store_true", help="offer only tools that change nothing")
+    parser.add_argument(
+        "--tools",
+        default="",
+        help="tool groups instead of the default set, such as default,evals or data,train or all",
+    )
     parser.add_argument("--version", action="version", version=f"llmops {__version__}")
     options = parser.parse_args(argv)
     from pipeline.core.errors import PipelineError
@@ -32,9 +37,15 @@ def main(argv: list[str]) -> int:
     except PipelineError as error:
         print(error.to_json(), file=sys.stderr)  # noqa: T201
         return error.exit_code
+    from mcp_server.offers import Offer
     from mcp_server.server import build_server
 
-    server = build_server(read_only=options.read_only)
+    groups = [name.strip() for name in options.tools.split(",") if name.strip()]
+    try:
+        server = build_server(Offer.of_groups(groups, read_only=options.read_only))
+    except PipelineError as error:
+        print(error.to_json(), file=sys.stderr)  # noqa: T201
+        return error.exit_code
     if options.http:
         _serve_http(server, options.port)
     else:

@@ -6,10 +6,21 @@ from mcp_types import Tool, ToolAnnotations
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
+from mcp_server.costs import asks_first
+from mcp_server.offers import ALWAYS_LOADED, tool_name
 from pipeline.core.jobs import JobRef
 from pipeline.core.operation import Operation
 
 _DESCRIPTION_CHARACTERS = 600
+_BRIEF_CHARACTERS = 60  # of a field's description in the default tool list
+_BRIEF_FIELDS = 11  # of an answer, named in the default tool list
+_TOKEN_FIELD = {
+    "confirm_token": {
+        "type": "string",
+        "description": "From the dry run, after a yes.",
+    }
+}
+_BRIEF_KEYS = ("type", "enum", "items", "anyOf", "default")
 
 
 class _UntitledSchema(GenerateJsonSchema):
@@ -44,27 +55,96 @@ def _drop_null(field: dict[str, Any]) -> dict[str, Any]:
     return {**(rest[0] if len(rest) == 1 else {"anyOf": rest}), **kept}
 
 
-def tool_name(operation_name: str) -> str:
-    """Return the tool name of an operation: ``group.verb`` is ``group_verb``."""
-    return operation_name.replace(".", "_")
+def to_tool(operation: Operation[Any, Any], shown: tuple[str, ...] | None = None) -> Tool:
+    """Return the MCP tool of an operation.
 
-
-def to_tool(operation: Operation[Any, Any]) -> Tool:
-    """Return the MCP tool of an operation."""
-    description = operation.summary
-    if operation.long_running:
-        description += " Starts a job and returns its run_id at once; then call jobs_status."
-    answer = JobRef if operation.long_running else operation.result
+    Args:
+        operation: What the tool runs.
+        shown: The request fields to show, shortened; None shows the whole request and result.
+    """
     group, _, verb = operation.name.partition(".")
     return Tool(
         name=tool_name(operation.name),
         title=f"{group.capitalize()}: {verb.replace('_', ' ')}",
-        description=description[:_DESCRIPTION_CHARACTERS],
-        input_schema=json_schema(operation.request),
-        output_schema=json_schema(answer, "serialization"),
-        annotations=ToolAnnotations(
-            read_only_hint=operation.read_only,
-            destructive_hint=operation.destructive,
-            open_world_hint=not operation.read_only,
-        ),
+        description=_describe(operation),
+        input_schema=input_schema(operation) if shown is None else _brief_input(operation, shown),
+        output_schema=output_schema(operation) if shown is None else _brief_output(operation),
+        annotations=_annotations(operation),
+        _meta={"anthropic/alwaysLoad": True} if operation.name in ALWAYS_LOADED else None,
     )
+
+
+def input_schema(operation: Operation[Any, Any]) -> dict[str, Any]:
+    """Return the whole schema of a request, with the confirmation token where the operation asks first."""
+    schema = json_schema(operation.request)
+    if asks_first(operation):
+        schema["properties"] = {**schema.get("properties", {}), **_TOKEN_FIELD}
+    return schema
+
+
+def _describe(operation: Operation[Any, Any]) -> str:
+    text = operation.summary
+    if asks_first(operation):
+        text += " Without confirm_token: dry run."
+    if operation.long_running:
+        text += " Starts a job."
+    return text[:_DESCRIPTION_CHARACTERS]
+
+
+def _annotations(operation: Operation[Any, Any]) -> ToolAnnotations:
+    if operation.read_only:
+        return ToolAnnotations(read_only_hint=True)
+    return ToolAnnotations(read_only_hint=False, destructive_hint=operation.destructive)
+
+
+def _brief_input(operation: Operation[Any, Any], shown: tuple[str, ...]) -> dict[str, Any]:
+    whole = input_schema(operation)
+    definitions: dict[str, Any] = whole.get("$defs", {})
+    names = (*shown, "confirm_token") if asks_first(operation) else shown
+    schema: dict[str, Any] = {"type": "object"}
+    if names:
+        schema["properties"] = {name: _brief(whole["properties"][name], definitions) for name in names}
+    if required := [name for name in whole.get("required", []) if name in names]:
+        schema["required"] = required
+    return schema
+
+
+def _brief(field: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Shorten a field: a nested model becomes an object that names its fields, the description its first sentence."""
+    described = field.get("description", "").split(". ")[0].rstrip(".")
+    if "$ref" in field:
+        nested = definitions[field["$ref"].rpartition("/")[2]]
+        described += f". Fields: {', '.join(nested.get('properties', {}))}"
+        return {"type": "object", "description": described.replace("`", "")}
+    kept = {key: value for key, value in field.items() if key in _BRIEF_KEYS}
+    if kept.get("default") in ("", None, [], {}):
+        kept.pop("default", None)
+    return {**kept, "description": _cut(described)} if described else kept
+
+
+def _cut(text: str) -> str:
+    """End at a word, within the budget of a field."""
+    text = text.replace("`", "").partition(";")[0]
+    return (
+        text if len(text) <= _BRIEF_CHARACTERS else text[:_BRIEF_CHARACTERS].rpartition(" ")[0].rstrip(",(")
+    )
+
+
+def output_schema(operation: Operation[Any, Any]) -> dict[str, Any]:
+    """Return the whole schema of what the tool answers."""
+    schema = json_schema(_answer_model(operation), "serialization")
+    if asks_first(operation):  # a dry run answers with the token and the guidance fields only
+        schema.pop("required", None)
+        schema.pop("additionalProperties", None)
+        schema["properties"] |= _TOKEN_FIELD
+    return schema
+
+
+def _brief_output(operation: Operation[Any, Any]) -> dict[str, Any]:
+    """Name the main fields of an answer; their values show their form."""
+    names = list(_answer_model(operation).model_fields)[:_BRIEF_FIELDS]
+    return {"type": "object", "description": ", ".join(names)}
+
+
+def _answer_model(operation: Operation[Any, Any]) -> type[BaseModel]:
+    return JobRef if operation.long_running else operation.result

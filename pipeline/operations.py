@@ -193,6 +193,26 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Talk to the task agent, line by line, until /quit or the end of input.",
     ),
     CatalogueEntry(
+        "lesson.list",
+        "pipeline.lessons.show:LESSON_LIST",
+        "List the lessons of the course with their prerequisites.",
+    ),
+    CatalogueEntry(
+        "lesson.show",
+        "pipeline.lessons.show:LESSON_SHOW",
+        "Show a lesson: objective, concepts, operations, roles, deliverable and how it is checked.",
+    ),
+    CatalogueEntry(
+        "lesson.check",
+        "pipeline.lessons.check:LESSON_CHECK",
+        "Check what a learner made for a lesson and remember the outcome.",
+    ),
+    CatalogueEntry(
+        "lesson.progress",
+        "pipeline.lessons.progress:LESSON_PROGRESS",
+        "Show which lessons are passed and which can come next.",
+    ),
+    CatalogueEntry(
         "doctor.run",
         "pipeline.doctor.run:DOCTOR_RUN",
         "Report versions, known-bad pairs and the command that mends each.",
@@ -226,6 +246,7 @@ GROUP_SUMMARIES: dict[str, str] = {
     "export": "adapter, merged model, GGUF, and the proof that they are equal",
     "deploy": "serve a model",
     "agent": "OpenAI Agents SDK on a served model",
+    "lesson": "the course: 49 lessons with guides and acceptance checks",
     "jobs": "watch, cancel and resume long operations",
 }
 

@@ -35,13 +35,17 @@ INITIALIZE: dict[str, Any] = {
 
 
 def parameters() -> StdioServerParameters:
-    return StdioServerParameters(command=sys.executable, args=["-m", "mcp_server"], env=dict(os.environ))
+    return StdioServerParameters(
+        command=sys.executable, args=["-m", "mcp_server", "--tools", "all"], env=dict(os.environ)
+    )
 
 
 async def tool(client: Client, name: str, **arguments: Any) -> dict[str, Any]:
     result = await client.call_tool(name, arguments)
     assert not result.is_error, result
     assert result.structured_content is not None
+    if token := result.structured_content.get("confirm_token"):
+        return await tool(client, name, **arguments, confirm_token=token)
     return result.structured_content
 
 
@@ -61,7 +65,7 @@ def no_job_left(workspace: Path) -> Generator[None]:
 def test_a_job_outlives_kill_9_of_the_server_and_a_new_server_reports_it() -> None:
     async def start_and_kill() -> str:
         async with Client(parameters()) as client:
-            run_id = (await tool(client, "synth_generate", out="data", num_rows=4000))["run_id"]
+            run_id = (await tool(client, "synth_generate", out="data", num_rows=12_000))["run_id"]
             state = "queued"
             while state == "queued":
                 state = (await tool(client, "jobs_status", run_id=run_id, wait_seconds=0.2))["state"]
@@ -85,7 +89,7 @@ def test_a_job_outlives_kill_9_of_the_server_and_a_new_server_reports_it() -> No
     assert first["state"] == "running"
     assert first["next_step"].startswith("Still running")
     assert last["state"] == "succeeded"
-    assert last["result"]["num_rows"] == 4000
+    assert last["result"]["num_rows"] == 12_000
     assert last["progress"]["done"] == last["progress"]["total"]
 
 
@@ -121,7 +125,7 @@ def noisy():
 import pipeline.doctor.run as run
 run.read_tools = noisy
 import runpy
-sys.argv = ["mcp_server"]
+sys.argv = ["mcp_server", "--tools", "all"]
 runpy.run_module("mcp_server", run_name="__main__")
 """
     requests: list[dict[str, Any]] = [
@@ -198,7 +202,7 @@ def http_server() -> Generator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mcp_server", "--http", "--port", str(port)]
+    command = [sys.executable, "-m", "mcp_server", "--tools", "all", "--http", "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             deadline = time.monotonic() + WAIT_SECONDS

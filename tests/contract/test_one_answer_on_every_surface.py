@@ -12,19 +12,21 @@ import pytest
 from mcp import Client, MCPError
 from mcp_types import CallToolResult, TextContent, Tool
 
+from mcp_server.costs import asks_first
+from mcp_server.offers import Offer
 from mcp_server.server import INSTRUCTIONS, build_server
 from pipeline.cli import main
 from pipeline.operations import GROUP_SUMMARIES, OPERATIONS, CatalogueEntry
 
 ON_MCP = [entry for entry in OPERATIONS if "mcp" in entry.load().surfaces]
 MAX_DESCRIPTION_CHARACTERS = 600
-MAX_TOOL_LIST_CHARACTERS = 54_000
-# 38 operations, all as tools. Tool groups and fewer, shorter tools (aim 16,000) are the agent workspace's work.
+EVERYTHING = Offer.of_groups(["all"])
+META_TOOLS = ["operations_find", "operations_call"]
 
 
-def tools(*, read_only: bool = False) -> dict[str, Tool]:
+def tools(offer: Offer = EVERYTHING) -> dict[str, Tool]:
     async def ask() -> dict[str, Tool]:
-        async with Client(build_server(read_only=read_only)) as client:
+        async with Client(build_server(offer)) as client:
             return {tool.name: tool for tool in (await client.list_tools()).tools}
 
     return anyio.run(ask)
@@ -32,7 +34,7 @@ def tools(*, read_only: bool = False) -> dict[str, Tool]:
 
 def call(name: str, arguments: dict[str, Any], mode: str = "auto") -> CallToolResult:
     async def ask() -> CallToolResult:
-        async with Client(build_server(), mode=mode) as client:
+        async with Client(build_server(EVERYTHING), mode=mode) as client:
             result = await client.call_tool(name, arguments)
             assert isinstance(result, CallToolResult)
             return result
@@ -78,23 +80,26 @@ def listed() -> dict[str, Tool]:
 
 
 def test_mcp_offers_exactly_the_operations_meant_for_it(listed: dict[str, Tool]) -> None:
-    assert list(listed) == [entry.name.replace(".", "_") for entry in ON_MCP]
+    assert list(listed) == [*(entry.name.replace(".", "_") for entry in ON_MCP), *META_TOOLS]
 
 
 @pytest.mark.parametrize("entry", ON_MCP, ids=lambda entry: entry.name)
 def test_a_tool_is_its_operations_declaration(entry: CatalogueEntry, listed: dict[str, Tool]) -> None:
     operation, tool = entry.load(), listed[entry.name.replace(".", "_")]
-    assert tool.input_schema == without_nulls(without_titles(operation.request.model_json_schema()))
+    token = {"confirm_token"} if asks_first(operation) else set[str]()
+    declared = without_nulls(without_titles(operation.request.model_json_schema()))
+    properties = {k: v for k, v in tool.input_schema.get("properties", {}).items() if k not in token}
+    assert {**tool.input_schema, "properties": properties} == {"properties": {}, **declared}
     assert tool.input_schema["additionalProperties"] is False
     assert tool.output_schema is not None
     expected = {"run_id"} if operation.long_running else operation.result.model_fields.keys()
-    assert {"warnings", "next_step", *expected} == tool.output_schema["properties"].keys()
+    assert {"warnings", "next_step", *expected} | token == tool.output_schema["properties"].keys()
     assert tool.title
     assert (tool.description or "").startswith(entry.summary)
     assert len(tool.description or "") <= MAX_DESCRIPTION_CHARACTERS
     assert tool.annotations is not None
     assert tool.annotations.read_only_hint is operation.read_only
-    assert tool.annotations.destructive_hint is operation.destructive
+    assert (tool.annotations.destructive_hint or False) is operation.destructive
 
 
 @pytest.mark.parametrize("entry", OPERATIONS, ids=lambda entry: entry.name)
@@ -147,7 +152,7 @@ def test_errors_are_the_same_on_both_surfaces(workspace: object, capsys: pytest.
 
 def refusal(name: str, *, read_only: bool) -> str:
     async def ask() -> str:
-        async with Client(build_server(read_only=read_only)) as client:
+        async with Client(build_server(Offer.of_groups(["all"], read_only=read_only))) as client:
             with pytest.raises(MCPError) as caught:
                 await client.call_tool(name, {"run_id": "x"})
         return str(caught.value)
@@ -166,8 +171,8 @@ def test_operations_that_talk_on_the_terminal_are_not_offered_over_mcp(listed: d
 
 
 def test_a_read_only_server_offers_and_executes_only_what_changes_nothing(workspace: object) -> None:
-    offered = tools(read_only=True)
-    assert offered.keys() == {e.name.replace(".", "_") for e in ON_MCP if e.load().read_only}
+    offered = tools(Offer.of_groups(["all"], read_only=True))
+    assert offered.keys() == {*(e.name.replace(".", "_") for e in ON_MCP if e.load().read_only), *META_TOOLS}
     assert {"jobs_status", "doctor_run"} <= offered.keys()
     assert "unknown tool" in refusal("jobs_cancel", read_only=True)
 
@@ -178,14 +183,6 @@ def test_the_instructions_are_short_and_name_only_tools_that_exist() -> None:
     named = set(re.findall(rf"\b(?:{groups})_[a-z_]+", INSTRUCTIONS))
     assert named
     assert named <= {entry.name.replace(".", "_") for entry in ON_MCP}
-
-
-def test_the_tool_list_leaves_room_in_a_clients_context(listed: dict[str, Tool]) -> None:
-    seen_by_model = [
-        {"name": tool.name, "description": tool.description, "input_schema": tool.input_schema}
-        for tool in listed.values()
-    ]
-    assert len(json.dumps(seen_by_model)) <= MAX_TOOL_LIST_CHARACTERS
 
 
 def llmops(*arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
