@@ -65,7 +65,9 @@ def _make_string(schema: dict[str, Any]) -> Any:
 
 def _make_integer(schema: dict[str, Any]) -> Any:
     low, high = schema.get("minimum", _SMALLEST), schema.get("maximum", _LARGEST)
-    is_known = schema.keys() <= {"type", "minimum", "maximum"} and abs(low) <= _LARGEST and abs(high) <= _LARGEST
+    is_known = (
+        schema.keys() <= {"type", "minimum", "maximum"} and abs(low) <= _LARGEST and abs(high) <= _LARGEST
+    )
     return Annotated[int, Meta(ge=math.ceil(low), le=math.floor(high))] if is_known else None
 
 
