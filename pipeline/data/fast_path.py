@@ -8,7 +8,7 @@ right, each is. ``tests/unit/data/test_data_paths_agree.py`` holds both paths ag
 """
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -22,7 +22,6 @@ from pipeline.data.fast_rows import (
     UNCERTAIN,
     ChatRow,
     Row,
-    Spoken,
     count_field,
     count_optional,
     do_alternate,
@@ -63,6 +62,8 @@ class _Tools(NamedTuple):
 
 
 _NO_TOOLS = _Tools(0, 0, tools_fingerprint(()), {}, are_named=False)
+_Spoken = tuple[int, list[str], Sequence[int], _Tools]
+"""As :data:`pipeline.data.fast_rows.Spoken`, delimiters of the tools included, with the tools."""
 _ToolsKey = tuple[bytes, str | None, bool]
 
 
@@ -123,33 +124,33 @@ class FastPath:
         lines: list[bytes],
         first_line: int,
         answers: "array[int]",
-        is_explained: Callable[[bytes, int, _Tools, list[str]], bool] | None,
+        is_explained: "Callable[[bytes, _Spoken], bool] | None",
     ) -> tuple[list[tuple[int, bytes]], int]:
         """Return the uncertain lines and how many delimiters the others have when ``is_explained`` need not say so."""
         uncertain: list[tuple[int, bytes]] = []
         num_explained = 0
         read_chat, read = self._read_chat, self._read
-        tools: _Tools | None
         for line, raw in enumerate(lines, start=first_line):
             try:
-                if raw.startswith(_CHAT_START) and (spoken := read_chat(raw)):
-                    tools = _NO_TOOLS
-                else:
-                    spoken, tools = read(raw)
-                if spoken and tools:
-                    num_delimiters, texts, call_turns = spoken
-                    num_delimiters += tools.num_delimiters
-                    if (min(texts) >= "0" and max(texts) < "\x7f") or all(map(has_text, texts)):
-                        if is_explained is None or is_explained(raw, num_delimiters, tools, texts):
-                            num_explained += num_delimiters
-                            note_answers(texts, call_turns, tools.fingerprint, line, answers)
-                            continue
+                spoken = (read_chat(raw) if raw.startswith(_CHAT_START) else None) or read(raw)
+                # Nearly all texts start with a letter or digit, which can be seen.
+                if (
+                    spoken
+                    and (
+                        (min(texts := spoken[1]) >= "0" and max(texts) < "\x7f") or all(map(has_text, texts))
+                    )
+                    and (is_explained is None or is_explained(raw, spoken))
+                ):
+                    num_delimiters, texts, call_turns, tools = spoken
+                    num_explained += num_delimiters
+                    note_answers(texts, call_turns, tools.fingerprint, line, answers)
+                    continue
             except _FAILURES:
                 pass
             uncertain.append((line, raw))
         return uncertain, num_explained
 
-    def _read_chat(self, raw: bytes) -> Spoken | None:
+    def _read_chat(self, raw: bytes) -> "_Spoken | None":
         """Read the commonest kind of row, ShareGPT turns and nothing else, with the least work."""
         try:
             turns = self._decode_chat(raw).conversations
@@ -157,20 +158,22 @@ class FastPath:
             return None
         if not do_alternate(tuple([turn.speaker for turn in turns])):
             return None
-        return 8 * len(turns) + 2, [turn.value for turn in turns], ()
+        return 8 * len(turns) + 2, [turn.value for turn in turns], (), _NO_TOOLS
 
-    def _read(self, raw: bytes) -> tuple[Spoken | None, _Tools | None]:
+    def _read(self, raw: bytes) -> "_Spoken | None":
         """Read a row of any kind; None when order, calls and results are not certainly right."""
         row = self._decode(raw)
         has_tools = row.tools is not NO_RAW or row.tool_set is not None
         tools = self._load_tools(row) if has_tools else _NO_TOOLS
         turns, messages = row.conversations, row.messages
         if tools is None or (messages is not None) + (turns is not None) + (row.instruction is not None) != 1:
-            return None, None
+            return None
         if messages is not None:
             may_end_open = self._allow_final_calls or tools.are_named
-            return read_messages(messages, tools.schemas, may_end_open=may_end_open), tools
-        return read_alpaca(row) if turns is None else read_sharegpt(turns, row.system), tools
+            spoken = read_messages(messages, tools.schemas, may_end_open=may_end_open)
+        else:
+            spoken = read_alpaca(row) if turns is None else read_sharegpt(turns, row.system)
+        return spoken and (spoken[0] + tools.num_delimiters, spoken[1], spoken[2], tools)
 
     def _load_tools(self, row: Row) -> _Tools | None:
         key = bytes(row.tools), row.tool_set, row.messages is None
@@ -183,8 +186,9 @@ class FastPath:
         self._last_key, self._last_tools = key, self._tools[key]
         return self._last_tools
 
-    def _is_explained(self, raw: bytes, num_delimiters: int, tools: _Tools, texts: list[str]) -> bool:
+    def _is_explained(self, raw: bytes, spoken: "_Spoken") -> bool:
         """Tell whether there are no quotation marks but those of what was read and of harmless other fields."""
+        num_delimiters, texts, _, tools = spoken
         num_unexplained = raw.count(b'"') - num_delimiters - tools.num_inside
         if not num_unexplained:
             return True
