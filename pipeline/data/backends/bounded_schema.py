@@ -1,9 +1,9 @@
 # pyright: basic
-"""A JSON Schema validator whose time is bounded by the sizes of schema and value, whoever wrote the schema.
+r"""A JSON Schema validator whose time is bounded by the sizes of schema and value, whoever wrote the schema.
 
 Three things can keep ``jsonschema`` busy for years: a regular expression that backtracks, references that double at every
 level, and comparing the items of an array pair by pair. Patterns run on RE2, which is linear in the text and near ECMA-262
-in what it means (``\\d`` is a digit of ASCII, ``$`` the very end); references are counted; items are hashed. What goes
+in what it means (``\d`` is a digit of ASCII, ``$`` the very end); references are counted; items are hashed. What goes
 beyond is a fault of the schema.
 """
 
@@ -123,7 +123,7 @@ def _hashable(value: Any) -> Any:
         return frozenset((name, _hashable(item)) for name, item in value.items())
     if is_array(value):
         return tuple(map(_hashable, value))
-    return (value,) if isinstance(value, bool) else value
+    return (bool, value) if isinstance(value, bool) else value  # no JSON array holds a Python type
 
 
 def _refuse_unevaluated(validator: Any, rest: Any, value: Any, schema: Any) -> Iterator[ValidationError]:
