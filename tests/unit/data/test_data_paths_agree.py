@@ -167,6 +167,51 @@ def test_both_paths_give_the_same_verdict_and_fingerprints_for_very_many_rows(ra
     assert judge(raw, use_fast_path=True) == judge(raw, use_fast_path=False)
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.lists(changed_rows() | st.sampled_from(SEED_TEXTS).map(str.encode), min_size=1, max_size=8))
+def test_rows_counted_together_get_the_verdicts_of_rows_counted_apart(rows: list[bytes]) -> None:
+    raw = b"\n".join(rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.data.fast_path.COUNTED_TOGETHER_BYTES", 0)
+        together = judge(raw, use_fast_path=True)
+    assert together == judge(raw, use_fast_path=False)
+
+
+HIDING_LINES = {
+    "a repeated key": b'{"conversations": [{"from": "human", "from": "human", "value": "A"}, {"from": "gpt", "value": "B"}]}',
+    "a repeated key beside escaped quotation marks": (
+        b'{"messages": [{"role": "user", "role": "user", "content": "A \\u0022\\u0022\\u0022\\u0022"},'
+        b' {"role": "assistant", "content": "B"}]}'
+    ),
+    "a repeated key beside texts that end with a backslash": (
+        b'{"conversations": [{"from": "human", "from": "human", "value": "A\\\\"}, {"from": "gpt", "value": "B\\\\"}]}'
+    ),
+    "a repeated field of no format": b'{"instruction": "A", "output": "B", "x": {"y": 1, "y": 1}}',
+    "bytes that are not UTF-8 in a field of no format": b'{"instruction": "A", "output": "B", "x": "\xff"}',
+    "a number out of range in a field of no format": b'{"instruction": "A", "output": "B", "x": 1e999}',
+}
+
+
+@pytest.mark.parametrize("hidden", HIDING_LINES.values(), ids=HIDING_LINES)
+def test_a_row_that_hides_something_is_found_among_many(
+    hidden: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.data.fast_path.COUNTED_TOGETHER_BYTES", 0)
+    right = b'{"conversations": [{"from": "human", "value": "Say \\"A\\"."}, {"from": "gpt", "value": "A"}]}'
+    outcome = Outcome()
+    RowChecker(allow_final_calls=False).check_block(Block([right, hidden, right] * 20), outcome)
+    assert [error.line for error in outcome.errors] == list(range(2, 61, 3))
+
+
+def test_right_rows_counted_together_need_no_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.data.fast_path.COUNTED_TOGETHER_BYTES", 0)
+    monkeypatch.setattr(FastPath, "_is_explained", None)
+    rows = copy.deepcopy([SEEDS[0], SEEDS[3], SEEDS[4]])
+    del rows[0]["id"], rows[0]["messages"][3]["name"]
+    lines = [json.dumps(row).encode() for row in rows]
+    assert FastPath(allow_final_calls=False).find_uncertain(lines, 1, array("Q")) == []
+
+
 def read_or_code(read: Callable[[], Any]) -> str:
     try:
         return repr(read())
