@@ -24,6 +24,7 @@ from pipeline.data.turns import Reading
 
 HELD_NOTES = 500_000
 _PARTITION_BITS = 6
+_SORTED_NOTES = 150_000  # from here on sorting them is worth importing numpy
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -41,11 +42,16 @@ def tools_fingerprint(tools: Iterable[Tool]) -> int:
     return digest(_encode(list(tools)))
 
 
-def turn_text(content: str | None, calls: Iterable[tuple[str, dict[str, Any]]]) -> str:
-    """Return what a turn says, calls as name and arguments in one spelling; their ids say nothing."""
+def spell(arguments: Any) -> str:
+    """Return the arguments of a call in the one spelling of their value."""
+    return _encode(arguments).decode()
+
+
+def turn_text(content: str | None, calls: Iterable[tuple[str, str]]) -> str:
+    """Return what a turn says, calls as name and spelling of the arguments; their ids say nothing."""
     spoken = [content or ""]
-    for name, arguments in calls:
-        spoken += name, _encode(arguments).decode()
+    for call in calls:
+        spoken += call
     return "\x1e".join(spoken)
 
 
@@ -73,7 +79,9 @@ def note_reading(reading: Reading, line: int, answers: "array[int]") -> None:
     """Note the answers of a row as it was read."""
     turns = reading.turns
     texts = [
-        turn_text(turn.content, [call[:2] for call in turn.calls]) if turn.calls else turn.content or ""
+        turn_text(turn.content, [(call.name, spell(call.arguments)) for call in turn.calls])
+        if turn.calls
+        else turn.content or ""
         for turn in turns
     ]
     call_turns = [position for position, turn in enumerate(turns) if turn.calls]
@@ -120,11 +128,15 @@ class AnswerIndex:
         return next(count), shown
 
     def _partitions(self) -> Generator["array[int]"]:
-        if self._folder is None:
+        if self._folder is None and len(self._held) < 3 * _SORTED_NOTES:
             yield self._held
             return
+        require("numpy", extra="data")
         from pipeline.data.backends.note_tables import keep_repeated
 
+        if self._folder is None:
+            yield keep_repeated(self._held)
+            return
         for path in Path(self._folder.name).iterdir():
             yield keep_repeated(path.read_bytes())
 

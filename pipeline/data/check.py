@@ -4,7 +4,6 @@ Helper processes (``check_worker.py``) are plain children that read ranges of th
 end with it: they need no guard in the caller's script and outlive nobody.
 """
 
-import gc
 import json
 import pickle
 import subprocess
@@ -13,7 +12,6 @@ from array import array
 from collections import Counter, deque
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -24,6 +22,7 @@ from msgspec import Struct
 
 from pipeline.core.errors import OperationFailedError
 from pipeline.data.answers import note_reading, sort_by_line
+from pipeline.data.collector import without_collector
 from pipeline.data.fast_path import FastPath
 from pipeline.data.reader import BLANKS, Block, Source, Window, find_line_ranges, read_blocks
 from pipeline.data.rules import find_ignored_fields, read_right_row
@@ -114,18 +113,6 @@ def check_source(
         with without_collector():
             checker.check_block(block, outcome)
         yield outcome
-
-
-@contextmanager
-def without_collector() -> Generator[None]:
-    """Keep Python's cycle collector out of the way: rows hold no cycles, and looking for some takes a fifth of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def check_range(path: Path, start: int, stop: int, checker: RowChecker) -> Outcome:

@@ -14,6 +14,7 @@ from pipeline.core.extras import require
 from pipeline.core.progress import Progress
 from pipeline.core.runs import Run
 from pipeline.data.clean_rows import RowDrop, RowFilter, RowKept, judge_rows
+from pipeline.data.collector import without_collector
 from pipeline.data.deduplicate import Fingerprint, list_answers
 
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ class CleanedRows:
             DuplicateSearch(tables, threshold, within_labels=True) as repeats,
             AnswerIndex() as answers,
         ):
-            self._read(source, row_filter, repeats, answers, run)
+            with without_collector():
+                self._read(source, row_filter, repeats, answers, run)
             repeats.finish()
             if "exact" in row_filter.steps:
                 self._mark_equal(repeats)

@@ -25,6 +25,7 @@ MIN_TURN_SIMILARITY = 0.5
 """Share of common words that every single pair of turns needs."""
 _WORD_NGRAM, _CHARACTER_NGRAM = 3, 5
 _TURN_END, _FIELD_END = "\x1e", "\x1f"  # ASCII record and unit separators: no word holds them
+_ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), check_circular=False)
 _WORD = re.compile(r"\w+")
 # Scripts written without spaces: Thai, Lao, Myanmar, Khmer, kana, Han (with extensions A and B on)
 _UNSPACED = re.compile(
@@ -71,9 +72,7 @@ class Turns:
         for role, words in zip(self.roles, self.words, strict=True):
             if role != "system":
                 tokens += [f"<{role}>", *words]
-        return {
-            " ".join(gram) for gram in zip(*(tokens[start:] for start in range(self.ngram)), strict=False)
-        }
+        return set(map(" ".join, zip(*(tokens[start:] for start in range(self.ngram)), strict=False)))
 
     def pack(self) -> bytes:
         """Return the turns as bytes for a work file."""
@@ -167,7 +166,7 @@ def _describe(message: Message) -> str:
 
 
 def _canonical(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 def _digest(*parts: str) -> bytes:

@@ -1,23 +1,28 @@
-"""Compile the usual tool schemas into Python checks that are about fifty times faster than ``jsonschema``.
+"""Turn the usual tool schemas into msgspec types, so that arguments are checked while they are decoded.
 
-A check may only err towards False: whoever gets True needs no second opinion, and all else goes to
+A type may only err towards refusing: what fits it needs no second opinion, and all else goes to
 ``backends/json_schema.py``. The schema must have passed that one's own check before.
 """
 
+import math
 from collections.abc import Callable
 from datetime import date
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pipeline.data.strict_json import is_array, is_object
+from msgspec import UNSET, Meta, UnsetType, defstruct
 
-Check = Callable[[Any], bool]
+from pipeline.data.strict_json import is_object
+
 _ANNOTATIONS = {"title", "description", "default", "examples", "deprecated", "$comment"}
+_LARGEST = (1 << 53) - 1  # up to here a bound means the same for integers and floating-point numbers
+_SMALLEST = -_LARGEST
 
 
-def compile_check(schema: Any) -> Check | None:
-    """Return a check that is True only for what the schema allows, or None when a keyword is not known here.
+def compile_type(schema: Any) -> Any:
+    """Return a type that decodes only what the schema allows and all of it, or None when a keyword is not known here.
 
-    Known are the keywords that tool definitions are made of; all others are left to ``jsonschema``.
+    Known are the keywords that tool definitions are made of; all others are left to ``jsonschema``. Keys that an open
+    object does not declare are unknown to its type too; whoever decodes has to notice that they are gone.
     """
     if not is_object(schema):
         return None
@@ -25,88 +30,66 @@ def compile_check(schema: Any) -> Check | None:
     return maker({key: value for key, value in schema.items() if key not in _ANNOTATIONS}) if maker else None
 
 
-def _compile_object(schema: dict[str, Any]) -> Check | None:
+def _make_object(schema: dict[str, Any]) -> Any:
     if not schema.keys() <= {"type", "properties", "required", "additionalProperties"}:
         return None
-    closed = schema.get("additionalProperties", True)
-    if not isinstance(closed, bool):
+    required, properties = schema.get("required", ()), schema.get("properties", {})
+    if not isinstance(schema.get("additionalProperties", True), bool) or not {*required} <= properties.keys():
         return None
-    checks = {name: compile_check(part) for name, part in schema.get("properties", {}).items()}
-    if None in checks.values():
-        return None
-    known = {name: check for name, check in checks.items() if check}
-    required = frozenset[str](schema.get("required", ()))
-    is_open = closed
-
-    def check_object(value: Any) -> bool:
-        if not is_object(value) or not required <= value.keys():
-            return False
-        for name, item in value.items():
-            check = known.get(name)
-            if check is None:
-                if not is_open:
-                    return False
-            elif not check(item):
-                return False
-        return True
-
-    return check_object
+    fields: list[Any] = []
+    names: dict[str, str] = {}
+    for position, (name, part) in enumerate(sorted(properties.items())):
+        kind = compile_type(part)
+        if kind is None or not name.isascii() or not name.isprintable() or '"' in name or "\\" in name:
+            return None
+        field = f"field_{position}"
+        names[field] = name
+        fields.append((field, kind) if name in required else (field, kind | UnsetType, UNSET))
+    return defstruct("Arguments", fields, rename=names, kw_only=True, forbid_unknown_fields=True, gc=False)
 
 
-def _compile_string(schema: dict[str, Any]) -> Check | None:
+def _make_string(schema: dict[str, Any]) -> Any:
     if schema.keys() == {"type"}:
-        return lambda value: type(value) is str
+        return str
     if schema.keys() == {"type", "enum"}:
-        allowed = frozenset(item for item in schema["enum"] if isinstance(item, str))
-        return lambda value: type(value) is str and value in allowed
+        allowed = [item for item in schema["enum"] if isinstance(item, str)]
+        return Literal[tuple(allowed)] if allowed else None
     if schema.keys() == {"type", "format"} and schema["format"] == "date":
-        return _is_date
-    if schema.keys() <= {"type", "minLength", "maxLength"}:
-        low, high = schema.get("minLength", 0), schema.get("maxLength", float("inf"))
-        return lambda value: type(value) is str and low <= len(value) <= high
-    return None
-
-
-def _is_date(value: Any) -> bool:
-    if type(value) is not str or len(value) != 10 or not value.isascii() or value[4] + value[7] != "--":
-        return False
-    try:
-        date.fromisoformat(value)
-    except ValueError:
-        return False
-    return True
-
-
-def _compile_number(schema: dict[str, Any]) -> Check | None:
-    if not schema.keys() <= {"type", "minimum", "maximum"}:
+        return date
+    low, high = schema.get("minLength", 0), schema.get("maxLength")
+    is_known = schema.keys() <= {"type", "minLength", "maxLength"} and not isinstance(low, float)
+    if not is_known or isinstance(high, float):
         return None
-    kinds = {int} if schema["type"] == "integer" else {int, float}
-    low, high = schema.get("minimum", float("-inf")), schema.get("maximum", float("inf"))
-    return lambda value: type(value) in kinds and low <= value <= high
+    return Annotated[str, Meta(min_length=low, max_length=high)]
 
 
-def _compile_boolean(schema: dict[str, Any]) -> Check | None:
-    return (lambda value: type(value) is bool) if schema.keys() == {"type"} else None
+def _make_integer(schema: dict[str, Any]) -> Any:
+    low, high = schema.get("minimum", _SMALLEST), schema.get("maximum", _LARGEST)
+    is_known = (
+        schema.keys() <= {"type", "minimum", "maximum"} and abs(low) <= _LARGEST and abs(high) <= _LARGEST
+    )
+    return Annotated[int, Meta(ge=math.ceil(low), le=math.floor(high))] if is_known else None
 
 
-def _accept(_: Any) -> bool:
-    return True
+def _make_number(schema: dict[str, Any]) -> Any:
+    integer = _make_integer(schema)
+    return integer and integer | Annotated[float, Meta(ge=schema.get("minimum"), le=schema.get("maximum"))]
 
 
-def _compile_array(schema: dict[str, Any]) -> Check | None:
-    if not schema.keys() <= {"type", "items"}:
-        return None
-    check = compile_check(schema["items"]) if "items" in schema else _accept
-    if check is None:
-        return None
-    return lambda value: is_array(value) and all(check(item) for item in value)
+def _make_boolean(schema: dict[str, Any]) -> Any:
+    return bool if schema.keys() == {"type"} else None
 
 
-_MAKERS: dict[str, Callable[[dict[str, Any]], Check | None]] = {
-    "object": _compile_object,
-    "string": _compile_string,
-    "integer": _compile_number,
-    "number": _compile_number,
-    "boolean": _compile_boolean,
-    "array": _compile_array,
+def _make_array(schema: dict[str, Any]) -> Any:
+    item = compile_type(schema.get("items")) if schema.keys() == {"type", "items"} else None
+    return item and list[item]
+
+
+_MAKERS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "object": _make_object,
+    "string": _make_string,
+    "integer": _make_integer,
+    "number": _make_number,
+    "boolean": _make_boolean,
+    "array": _make_array,
 }

@@ -227,7 +227,7 @@ class _Calls:
 
 @cache
 def _schema_loader() -> "Callable[[dict[str, Any] | None], ArgumentSchema]":
-    require("jsonschema", "msgspec", extra="data")
+    require("jsonschema", "google-re2", "msgspec", extra="data")
     from pipeline.data.backends.json_schema import load_schema
 
     return load_schema

@@ -122,9 +122,11 @@ def parse_json_text(text: str) -> Any:
         raise _describe(error, text) from error
     except RecursionError as error:
         raise json_error("too_deep", f"brackets are nested more than {MAX_DEPTH} levels deep") from error
-    # The walk is dear; without such an escape and with few brackets there is nothing that it could find.
-    if "\\ud" in text or "\\uD" in text or text.count("[") + text.count("{") > MAX_DEPTH:
-        _check_depth_and_text(value)
+    # Without many brackets or such an escape there is nothing that these could find.
+    if text.count("[") + text.count("{") > MAX_DEPTH:
+        _check_depth(value)
+    if "\\ud" in text or "\\uD" in text:
+        _check_text(value)
     return value
 
 
@@ -252,32 +254,26 @@ _DECODER = json.JSONDecoder(
 )
 
 
-def _check_depth_and_text(value: Any) -> None:
+_ENCODER = json.JSONEncoder(ensure_ascii=False, check_circular=False)
+
+
+def _check_text(value: Any) -> None:
+    try:
+        _ENCODER.encode(value).encode("utf-8")
+    except UnicodeEncodeError as error:
+        found = ord(str(error.object)[error.start])
+        raise json_error("lone_surrogate", f"\\u{found:04x} without its other half") from error
+
+
+def _check_depth(value: Any) -> None:
     """Walk without recursion: what was parsed may be nested as deep as the parser allows."""
     level, depth = [value], 0
     while level:
-        deeper: list[Any] = []
-        for item in level:
-            if isinstance(item, str):
-                _check_text(item)
-            elif is_object(item):
-                for key in item:
-                    _check_text(key)
-                deeper.extend(item.values())
-            elif is_array(item):
-                deeper.extend(item)
-        if any(isinstance(item, dict | list) for item in level):
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise json_error("too_deep", f"brackets are nested more than {MAX_DEPTH} levels deep")
-        level = deeper
-
-
-def _check_text(text: str) -> None:
-    if not text.isascii():
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise json_error(
-                "lone_surrogate", f"\\u{ord(text[error.start]):04x} without its other half"
-            ) from error
+        depth += any(is_object(item) or is_array(item) for item in level)
+        if depth > MAX_DEPTH:
+            raise json_error("too_deep", f"brackets are nested more than {MAX_DEPTH} levels deep")
+        level = [
+            part
+            for item in level
+            for part in (item.values() if is_object(item) else item if is_array(item) else ())
+        ]

@@ -104,7 +104,7 @@ def validate_file(request: DataValidateRequest) -> DataValidateResult:
         InvalidInputError: If the file cannot be used: missing, binary, damaged, empty, or changing while it is read.
         OperationFailedError: If a helper process dies.
     """
-    require("msgspec", "xxhash", "jsonschema", extra="data")
+    require("msgspec", "xxhash", "jsonschema", "google-re2", extra="data")
     from pipeline.data.answers import AnswerIndex
     from pipeline.data.check import Outcome, check_source
     from pipeline.data.reader import open_source

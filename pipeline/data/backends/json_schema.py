@@ -1,7 +1,7 @@
 # pyright: basic
 """Check the arguments of a call against the JSON Schema of its tool (Draft 2020-12, formats asserted).
 
-Two answers from one schema: :meth:`ArgumentSchema.is_certainly_valid` is quick and may only err towards False;
+Two answers from one schema: :meth:`ArgumentSchema.spell_certain` is quick and may only err towards None;
 :meth:`ArgumentSchema.find_problem` is ``jsonschema``'s verdict, with words. Nothing is ever fetched for a ``$ref``.
 """
 
@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 import msgspec
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError, best_match
-from jsonschema_specifications import REGISTRY as SPECIFICATIONS
 from referencing.exceptions import Unresolvable
 
-from pipeline.data.quick_schema import Check, compile_check
-from pipeline.data.strict_json import cut, echo, is_array, is_object
+from pipeline.data.answers import spell
+from pipeline.data.backends.bounded_schema import FORMATS, BoundedValidator, UnboundedSchemaError
+from pipeline.data.quick_schema import compile_type
+from pipeline.data.strict_json import RowError, cut, echo, is_array, is_object, parse_json_text
 
 _NUM_CACHED = 4096
-_FORMATS = Draft202012Validator.FORMAT_CHECKER
-_SCHEMA_FAILURES = (Unresolvable, re.error, RecursionError, OverflowError)
+_SCHEMA_FAILURES = (UnboundedSchemaError, Unresolvable, re.error, RecursionError, OverflowError)
 # What a schema can make the library raise while it checks: a reference to nowhere, a broken pattern, a reference that
 # leads to itself, multipleOf with numbers too large to divide.
 
@@ -40,36 +40,59 @@ class ArgumentSchema:
     """The schema of one tool's arguments."""
 
     def __init__(self, parameters: dict[str, Any]) -> None:
-        self._validator = Draft202012Validator(parameters, format_checker=_FORMATS, registry=SPECIFICATIONS)
-        self.schema_problem = self._check_schema(parameters)
-        quick = None if self.schema_problem else compile_check(parameters)
-        self.is_certainly_valid: Check = quick or self._is_valid
+        self.schema_problem: ArgumentProblem | None = None
+        self._kind = self._decode = None
+        try:
+            self._find_errors = BoundedValidator(parameters).find_errors
+            Draft202012Validator.check_schema(parameters, format_checker=FORMATS)
+        except SchemaError as error:
+            self.schema_problem = ArgumentProblem(
+                True, _path(error), f"not a JSON Schema: {_describe(error)}"
+            )
+        except _SCHEMA_FAILURES as failure:
+            self.schema_problem = _unusable(failure)
+        if self.schema_problem is None and (kind := compile_type(parameters)):
+            self._kind, self._decode = kind, msgspec.json.Decoder(kind).decode
 
     def find_problem(self, arguments: dict[str, Any]) -> ArgumentProblem | None:
         """Return the most telling way in which the arguments break the schema, or None."""
-        if self.schema_problem:
+        if self.schema_problem or self._is_of_kind(arguments):
             return self.schema_problem
         try:
-            error = best_match(self._validator.iter_errors(arguments))
+            error = best_match(self._find_errors(arguments))
         except _SCHEMA_FAILURES as failure:
-            return ArgumentProblem(True, "", f"the schema cannot be applied ({type(failure).__name__})")
+            return _unusable(failure)
         return None if error is None else ArgumentProblem(False, _path(error), _describe(error))
 
-    def _is_valid(self, arguments: dict[str, Any]) -> bool:
-        try:
-            return self.schema_problem is None and self._validator.is_valid(arguments)
-        except _SCHEMA_FAILURES:
-            return False
+    def spell_certain(self, text: str) -> str | None:
+        """Return arguments in their one spelling (``answers.py``) when they are certainly right, else None.
 
-    @staticmethod
-    def _check_schema(parameters: dict[str, Any]) -> ArgumentProblem | None:
+        Raises:
+            MsgspecError: Maybe, when they are not.
+        """
+        if self._decode and "\\" not in text:
+            spelling = spell(self._decode(text))
+            return spelling if spelling.count('"') == text.count('"') else None  # else a key was repeated
         try:
-            Draft202012Validator.check_schema(parameters, format_checker=_FORMATS)
-        except SchemaError as error:
-            return ArgumentProblem(True, _path(error), f"not a JSON Schema: {_describe(error)}")
-        except _SCHEMA_FAILURES as failure:
-            return ArgumentProblem(True, "", f"not a JSON Schema ({type(failure).__name__})")
-        return None
+            arguments = parse_json_text(text)
+            is_valid = is_object(arguments) and self.find_problem(arguments) is None
+        except RowError:
+            return None
+        return spell(arguments) if is_valid else None
+
+    def _is_of_kind(self, arguments: dict[str, Any]) -> bool:
+        if self._kind is None:
+            return False
+        try:
+            msgspec.convert(arguments, self._kind)
+        except msgspec.ValidationError:
+            return False
+        return True
+
+
+def _unusable(failure: Exception) -> ArgumentProblem:
+    reason = str(failure) if isinstance(failure, UnboundedSchemaError) else type(failure).__name__
+    return ArgumentProblem(True, "", f"the schema cannot be applied: {reason}")
 
 
 def load_schema(parameters: dict[str, Any] | None) -> ArgumentSchema:

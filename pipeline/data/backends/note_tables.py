@@ -17,7 +17,7 @@ def partition_notes(notes: "array[int]", num_bits: int) -> list[bytes]:
     return [table[part].tobytes() for part in np.split(order, ends)]
 
 
-def keep_repeated(notes: bytes) -> "array[int]":
+def keep_repeated(notes: "bytes | array[int]") -> "array[int]":
     """Return the notes whose prefix occurs more than once, in order."""
     table = np.frombuffer(notes, dtype=np.uint64).reshape(-1, _FIELDS)
     order = np.argsort(table[:, 0], kind="stable")

@@ -61,9 +61,9 @@ class RowStore:
 
     def add(self, fingerprint: Fingerprint) -> list[int]:
         """Append a row and return the hashes of its shingles."""
-        hashes = [xxh32_intdigest(shingle.encode("utf-8")) for shingle in fingerprint.shingles]
+        hashes = list(map(xxh32_intdigest, map(str.encode, fingerprint.shingles)))
         self._turns.append(fingerprint.turns.pack())
-        self._hashes.append(np.unique(np.array(hashes, dtype=np.uint32)).tobytes())
+        self._hashes.append(np.array(sorted(set(hashes)), dtype=np.uint32).tobytes())
         return hashes
 
     def finish(self) -> None:

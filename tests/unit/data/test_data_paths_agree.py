@@ -7,14 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.data.answers import spell
 from pipeline.data.backends.json_schema import load_schema
 from pipeline.data.check import Outcome, RowChecker
 from pipeline.data.fast_path import FastPath
-from pipeline.data.quick_schema import compile_check
+from pipeline.data.quick_schema import compile_type
 from pipeline.data.reader import Block
 from pipeline.data.strict_json import RowError, is_array, is_object, parse_json, parse_json_text
 from pipeline.data.validate import DataValidateRequest, validate_file
@@ -165,6 +167,51 @@ def test_both_paths_give_the_same_verdict_and_fingerprints_for_very_many_rows(ra
     assert judge(raw, use_fast_path=True) == judge(raw, use_fast_path=False)
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.lists(changed_rows() | st.sampled_from(SEED_TEXTS).map(str.encode), min_size=1, max_size=8))
+def test_rows_counted_together_get_the_verdicts_of_rows_counted_apart(rows: list[bytes]) -> None:
+    raw = b"\n".join(rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.data.fast_path.COUNTED_TOGETHER_BYTES", 0)
+        together = judge(raw, use_fast_path=True)
+    assert together == judge(raw, use_fast_path=False)
+
+
+HIDING_LINES = {
+    "a repeated key": b'{"conversations": [{"from": "human", "from": "human", "value": "A"}, {"from": "gpt", "value": "B"}]}',
+    "a repeated key beside escaped quotation marks": (
+        b'{"messages": [{"role": "user", "role": "user", "content": "A \\u0022\\u0022\\u0022\\u0022"},'
+        b' {"role": "assistant", "content": "B"}]}'
+    ),
+    "a repeated key beside texts that end with a backslash": (
+        b'{"conversations": [{"from": "human", "from": "human", "value": "A\\\\"}, {"from": "gpt", "value": "B\\\\"}]}'
+    ),
+    "a repeated field of no format": b'{"instruction": "A", "output": "B", "x": {"y": 1, "y": 1}}',
+    "bytes that are not UTF-8 in a field of no format": b'{"instruction": "A", "output": "B", "x": "\xff"}',
+    "a number out of range in a field of no format": b'{"instruction": "A", "output": "B", "x": 1e999}',
+}
+
+
+@pytest.mark.parametrize("hidden", HIDING_LINES.values(), ids=HIDING_LINES)
+def test_a_row_that_hides_something_is_found_among_many(
+    hidden: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.data.fast_path.COUNTED_TOGETHER_BYTES", 0)
+    right = b'{"conversations": [{"from": "human", "value": "Say \\"A\\"."}, {"from": "gpt", "value": "A"}]}'
+    outcome = Outcome()
+    RowChecker(allow_final_calls=False).check_block(Block([right, hidden, right] * 20), outcome)
+    assert [error.line for error in outcome.errors] == list(range(2, 61, 3))
+
+
+def test_right_rows_counted_together_need_no_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.data.fast_path.COUNTED_TOGETHER_BYTES", 0)
+    monkeypatch.setattr(FastPath, "_is_explained", None)
+    rows = copy.deepcopy([SEEDS[0], SEEDS[3], SEEDS[4]])
+    del rows[0]["id"], rows[0]["messages"][3]["name"]
+    lines = [json.dumps(row).encode() for row in rows]
+    assert FastPath(allow_final_calls=False).find_uncertain(lines, 1, array("Q")) == []
+
+
 def read_or_code(read: Callable[[], Any]) -> str:
     try:
         return repr(read())
@@ -236,8 +283,16 @@ SCHEMAS: st.SearchStrategy[Any] = st.recursive(
 @settings(max_examples=300, deadline=None)
 @given(SCHEMAS, SCHEMA_VALUES)
 def test_the_quick_schema_check_accepts_nothing_that_jsonschema_refuses(schema: Any, value: Any) -> None:
-    check = compile_check(schema)
-    if check is not None and check(value):
+    kind = compile_type(schema)
+    if kind is None:
+        return
+    try:
+        read = msgspec.json.decode(json.dumps(value), type=kind)
+    except msgspec.ValidationError:
+        return
+    spelling = spell(read)
+    if spelling.count('"') == json.dumps(value).count('"'):  # no key was lost
+        assert spelling == spell(value)
         assert load_schema(schema).find_problem(value) is None
 
 
