@@ -15,6 +15,9 @@ from pipeline.data.validate import DATA_VALIDATE
 from pipeline.lessons.checks.computed import COMMAND, require_skill, split_skill
 from pipeline.lessons.work import Work
 from pipeline.operations import OPERATIONS
+from pipeline.synth.calibrate import SYNTH_CALIBRATE
+from pipeline.synth.check import SYNTH_CHECK
+from pipeline.synth.judge_prompts import CRITERIA
 from pipeline.synth.replay import SYNTH_REPLAY
 from pipeline.task_api.tools import load_tools
 
@@ -25,6 +28,8 @@ _MAX_GROUP_SHARE = 0.03
 _MIN_GENERATED = 100
 _MIN_HAND_MADE = 50
 _MIN_ERROR_ROWS = 3
+_MIN_LABELS = 20
+_MIN_MEAN_GRADE = 4.0
 
 
 def check_63_0(work: Work) -> None:
@@ -254,6 +259,53 @@ def require_groups(work: Work, rows: list[dict[str, Any]]) -> None:
         reason=f"largest group {largest!r}: {share:.1%}",
         next_step="Generate from more formulations, or write more.",
     )
+
+
+def check_63_6(work: Work) -> None:
+    """Rows kept by gates and by a judge whose agreement with people was measured."""
+    step = "llmops synth judge learning/63.5/generated.jsonl --out learning/63.6 --base-url URL --model NAME"
+    verdicts = work.read_rows("verdicts.jsonl", next_step=step)
+    wrong = [row.get("id") for row in verdicts if row.get("keep") is not _keeps(row)]
+    work.require(
+        "a row is kept if its four grades have a mean of 4 or more",
+        verdicts and not wrong,
+        reason=f"{len(verdicts)} verdicts; wrong: {wrong[:3]}",
+        next_step="Compute the mean in code; a judge's own sum is not to be trusted.",
+    )
+    kept = work.read_rows("kept.jsonl", next_step=step)
+    work.require(
+        "kept.jsonl holds exactly the rows that are kept",
+        {row.get("id") for row in kept} == {row.get("id") for row in verdicts if row.get("keep")},
+        reason=f"{len(kept)} rows",
+        next_step=step,
+    )
+    path = work.path("kept.jsonl", next_step=step)
+    found = work.call(SYNTH_CHECK, {"file": str(path)}, next_step=f"llmops synth check {path}").model_dump(
+        mode="json"
+    )
+    work.require(
+        "no kept row fails a gate",
+        found["num_faulty_rows"] == 0,
+        reason=str(found["faults_by_kind"])[:160],
+        next_step=f"llmops synth check {path}",
+    )
+    labels = work.path("labels.jsonl", next_step='Judge twenty rows yourself: {"id": ..., "keep": true}.')
+    request = {"verdicts": str(work.own / "verdicts.jsonl"), "labels": str(labels)}
+    agreed = work.call(
+        SYNTH_CALIBRATE, request, next_step="llmops synth calibrate VERDICTS LABELS"
+    ).model_dump(mode="json")
+    work.require(
+        f"the judge agrees with you on {_MIN_LABELS} rows or more (kappa 0.6)",
+        agreed["usable"] and agreed["num_labels"] >= _MIN_LABELS,
+        reason=f"kappa {agreed['kappa']} on {agreed['num_labels']} rows",
+        next_step="Sharpen the questions to the judge, or do without one.",
+    )
+
+
+def _keeps(verdict: dict[str, Any]) -> bool:
+    grades = list(cast("dict[str, Any]", verdict.get("grades") or {}).values())
+    is_graded = len(grades) == len(CRITERIA) and all(isinstance(grade, (int, float)) for grade in grades)
+    return is_graded and not verdict.get("faults") and sum(grades) / len(grades) >= _MIN_MEAN_GRADE
 
 
 def check_63_7(work: Work) -> None:

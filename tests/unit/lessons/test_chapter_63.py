@@ -207,3 +207,31 @@ def test_63_8_a_second_version_says_more(write: Write, check: Verdict) -> None:
     few = SKILL.format(version="2.0", commands="`llmops data validate F`, `llmops synth replay F`")
     write("63.8/llmops-data-engineer/SKILL.md", few)
     assert unmet(check("63.8")) == ["it names three commands that the first version did not"]
+
+
+def test_63_6_a_judge_is_held_against_people(
+    write: Write, check: Verdict, generated: dict[str, list[Row]]
+) -> None:
+    rows = closed(generated["train"])[:30]
+    kept, dropped = rows[:24], rows[24:]
+
+    def verdict(row: Row, grade: int) -> Row:
+        grades = dict.fromkeys(("natural_language", "accuracy", "completeness", "format"), grade)
+        return {"id": row["id"], "grades": grades, "items": {}, "keep": grade >= 4}
+
+    verdicts = [*(verdict(row, 5) for row in kept), *(verdict(row, 3) for row in dropped)]
+    labels = [{"id": row["id"], "keep": True} for row in kept[:18]] + [
+        {"id": row["id"], "keep": False} for row in dropped
+    ]
+    write("63.6/verdicts.jsonl", verdicts)
+    write("63.6/kept.jsonl", kept)
+    write("63.6/labels.jsonl", labels)
+    assert check("63.6").passed, unmet(check("63.6"))
+    write("63.6/labels.jsonl", [{**label, "keep": index % 2 == 0} for index, label in enumerate(labels)])
+    assert unmet(check("63.6")) == ["the judge agrees with you on 20 rows or more (kappa 0.6)"]
+    write("63.6/labels.jsonl", labels)
+    write("63.6/verdicts.jsonl", [{**verdicts[0], "grades": {"accuracy": 5}}, *verdicts[1:]])
+    assert unmet(check("63.6")) == ["a row is kept if its four grades have a mean of 4 or more"]
+    write("63.6/verdicts.jsonl", verdicts)
+    write("63.6/kept.jsonl", rows)
+    assert unmet(check("63.6")) == ["kept.jsonl holds exactly the rows that are kept"]
