@@ -253,6 +253,11 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Send one message to the task agent and return its tool calls and reply.",
     ),
     CatalogueEntry(
+        "agent.scenarios",
+        "pipeline.agent.scenarios:AGENT_SCENARIOS",
+        "Put the agent into situations that go wrong, and judge calls, tasks and replies.",
+    ),
+    CatalogueEntry(
         "agent.chat",
         "pipeline.agent.chat:AGENT_CHAT",
         "Talk to the task agent, line by line, until /quit or the end of input.",

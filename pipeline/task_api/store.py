@@ -71,7 +71,7 @@ class TaskStore:
             ) from error
 
     @classmethod
-    def from_state(cls, tasks: Iterable[Task], today: date) -> "TaskStore":
+    def from_state(cls, tasks: Iterable[Task], today: date) -> Self:
         """Return a store in memory with a fixed clock that holds exactly these tasks."""
         store = cls(clock=today)
         defaults = {"priority": "medium", "status": "open"}
