@@ -1,0 +1,82 @@
+"""The written notebook, executed cell by cell on this processor with the smoke recipe on a few rows, twice."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from pipeline.core.files import read_json
+from pipeline.core.runs import Run
+from pipeline.synth.generate import SYNTH_GENERATE
+from pipeline.train.notebook import TRAIN_NOTEBOOK
+from pipeline.train.recipe import cpu_smoke
+
+pytestmark = pytest.mark.slow
+
+
+def execute(path: Path) -> Any:
+    from nbclient import NotebookClient
+
+    read: Any = nbformat.read  # pyright: ignore[reportUnknownMemberType] - no types
+    notebook: Any = read(path, as_version=4)
+    client: Any = NotebookClient(
+        notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+    )
+    client.execute()
+    return notebook
+
+
+def printed(notebook: Any) -> str:
+    return "".join(
+        str(output.get("text", "")) for cell in notebook["cells"] for output in cell.get("outputs", [])
+    )
+
+
+# The kernel's own libraries warn about their event loop and sockets.
+@pytest.mark.filterwarnings("ignore")
+def test_the_notebook_trains_here_and_goes_on_when_it_is_run_again(
+    workspace: Path, starter_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMOPS_OFFLINE", "1")
+    SYNTH_GENERATE.call({"out": "rows", "num_rows": 24, "validation_rows": 4, "test_rows": 4})
+    recipe: dict[str, Any] = {
+        **cpu_smoke().model_dump(mode="json"),
+        "max_steps": 5,
+        "micro_batch_size": 2,
+        "report_to": [],
+    }
+    values = {
+        "data": "rows",
+        "model": "smollm2-135m",
+        "recipe": recipe,
+        "out": "drive",
+        "check_every_seconds": 2,
+    }
+    written = TRAIN_NOTEBOOK.call(values)
+    home = workspace / "drive"
+    (home / "models").mkdir()
+    (home / "models" / "smollm2-135m").symlink_to(starter_model)  # instead of pulling it once more
+    first = printed(execute(workspace / written.notebook))
+    run_id = (home / "run.txt").read_text(encoding="utf-8")
+    monkeypatch.setenv("LLMOPS_WORKSPACE", str(home))
+    run = Run.open(run_id)
+    assert run.state() == "succeeded"
+    assert "succeeded" in first
+    with zipfile.ZipFile(home / "artifacts" / f"{run_id}.zip") as archive:
+        names = archive.namelist()
+        facts = json.loads(archive.read(f"{run_id}/artifacts/training.json"))
+    assert f"{run_id}/artifacts/adapter/adapter_model.safetensors" in names
+    assert not any("checkpoint" in name for name in names)
+    assert facts["outcome"]["num_steps"] == 5
+    # The machine is taken away: to the next session the run looks like one of a host that is gone.
+    ended = read_json(run.path / "manifest.json")["ended_at"]
+    run.write_manifest(status="running", host="a-machine-that-was-taken-away")
+    (run.path / "result.json").unlink()
+    second = printed(execute(workspace / written.notebook))
+    assert "resuming" in second or run.manifest()["ended_at"] != ended
+    assert run.state() == "succeeded"
+    assert run.manifest()["host"] != "a-machine-that-was-taken-away"
+    assert (home / "run.txt").read_text(encoding="utf-8") == run_id
