@@ -189,6 +189,11 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Train on a Ray cluster from this machine; logs, metrics and artifacts come back.",
     ),
     CatalogueEntry(
+        "train.cluster",
+        "pipeline.train.cluster:TRAIN_CLUSTER",
+        "Write the FSDP configuration of a model for many GPUs, check it, and count what each GPU would hold.",
+    ),
+    CatalogueEntry(
         "export.run",
         "pipeline.export.run:EXPORT_RUN",
         "Export a training run as adapter, merged model and GGUF files, and prove that they are equal.",

@@ -1,7 +1,8 @@
-"""A bundle: one folder with everything that a training run needs on another machine, but the base model's weights.
+"""A bundle: one folder with everything that a training run needs on another machine.
 
-It holds this package, the rows, the request and the list of libraries. The base model is pulled there by its name. Both
-the notebook and the cluster job are made from it, so that they train what `train run` trains here.
+It holds this package, the rows, the request and the list of libraries. A base model that has a name is pulled there; a
+small one of the user's own travels along. Both the notebook and the cluster job are made from it, so that they train
+what `train run` trains here.
 """
 
 import re
@@ -11,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pipeline
-from pipeline.core.errors import InvalidInputError, MissingDependencyError
+from pipeline.core.errors import DoesNotFitError, InvalidInputError, MissingDependencyError
 from pipeline.core.files import write_atomic, write_json
 from pipeline.core.refs import resolve_path
+from pipeline.core.settings import Settings
 
 _EXTRA = "train"
 _NOT_INSTALLED_ANEW = frozenset({"torch"})
 """The machine's own torch fits its GPU and driver; another one may not."""
+MAX_BYTES = 450 << 20
+"""Ray refuses working directories above 500 MiB, and a browser uploads a larger file badly."""
 
 
 def write_bundle(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
@@ -28,14 +32,16 @@ def write_bundle(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
         request: Values of `train run`.
 
     Raises:
-        InvalidInputError: If the base model is a folder of this machine, or there are no training rows.
+        InvalidInputError: If there are no training rows or no such model.
+        DoesNotFitError: If rows and model are too large for a bundle.
     """
     values = {**request, "data": "data"}
-    if not is_pullable(str(request["model"])):
-        raise InvalidInputError(
-            f"{request['model']} is a folder of this machine; its weights do not travel in a bundle",
-            hint="Name a starter model (`smollm2-135m`) or hf:org/name, which is pulled where it is trained.",
-        )
+    if not is_pulled_there(str(request["model"])):
+        model = resolve_path(str(request["model"]))
+        _require_small(model)
+        shutil.rmtree(folder / "models", ignore_errors=True)
+        shutil.copytree(model, folder / "models" / model.name)
+        values["model"] = model.name
     _copy_rows(str(request["data"]), folder / "data")
     shutil.rmtree(folder / "pipeline", ignore_errors=True)
     shutil.copytree(
@@ -43,12 +49,16 @@ def write_bundle(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     )
     write_json(folder / "request.json", values)
     write_atomic(folder / "requirements.txt", "\n".join(list_requirements()) + "\n")
+    _require_small(folder)
     return values
 
 
-def is_pullable(model: str) -> bool:
-    """True for names that `models pull` understands: starters and hub repositories."""
-    return model.startswith("hf:") or re.fullmatch(r"[a-z0-9][a-z0-9.-]*", model) is not None
+def is_pulled_there(model: str) -> bool:
+    """True for a name that `models pull` understands, unless here it means a folder that was not pulled."""
+    if not model.startswith("hf:") and re.fullmatch(r"[a-z0-9][a-z0-9.-]*", model) is None:
+        return False
+    folder = Settings.load().models_dir / model
+    return not folder.is_dir() or (folder / "source.json").is_file()
 
 
 def list_requirements() -> list[str]:
@@ -73,6 +83,17 @@ def list_requirements() -> list[str]:
         if is_wanted and name not in _NOT_INSTALLED_ANEW:
             found.append(requirement)
     return found
+
+
+def _require_small(folder: Path) -> None:
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if size > MAX_BYTES:
+        raise DoesNotFitError(
+            f"{folder.name} is too large to travel in a bundle",
+            hint="Put the model on the hub and name hf:org/name, or train on fewer rows.",
+            needed_bytes=size,
+            free_bytes=MAX_BYTES,
+        )
 
 
 def _copy_rows(source: str, target: Path) -> None:

@@ -29,7 +29,7 @@ class TrainNotebookRequest(Request):
     """What the notebook trains."""
 
     model: WorkspaceRef = "hf:Qwen/Qwen3-4B-Instruct-2507"
-    """Base model by name: hf:org/name or a starter; it is pulled inside the notebook."""
+    """Base model: hf:org/name or a starter, which the notebook pulls, or a small folder, which travels along."""
     data: WorkspaceRef = Field(min_length=1)
     """Folder with `train.jsonl` and optionally `validation.jsonl`, or one JSONL file."""
     preset: PresetName = "t4-qlora"
@@ -63,7 +63,8 @@ def write_notebook(request: TrainNotebookRequest) -> TrainNotebookResult:
     """Write a Colab notebook that trains a recipe on a T4, resumes after a disconnect and saves to Google Drive.
 
     Raises:
-        InvalidInputError: If the model is a folder of this machine, or there are no training rows.
+        InvalidInputError: If there are no training rows or no such model.
+        DoesNotFitError: If rows and model are too large for a bundle.
     """
     recipe = request.recipe.model_dump(mode="json") if request.recipe else None
     values = {

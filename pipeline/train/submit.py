@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from pipeline.core.errors import CancelledRunError, DoesNotFitError, OperationFailedError
+from pipeline.core.errors import CancelledRunError, OperationFailedError
 from pipeline.core.extras import require
 from pipeline.core.files import read_json, write_atomic
 from pipeline.core.operation import Operation, Request, Result
@@ -31,14 +31,13 @@ if TYPE_CHECKING:
     from pipeline.train.backends.storage import Storage
 
 _POLL_SECONDS = 5.0
-_MAX_BUNDLE_BYTES = 450 << 20  # Ray refuses working directories above 500 MiB
 
 
 class TrainSubmitRequest(Request):
     """What to train, and where."""
 
     model: WorkspaceRef = "smollm2-135m"
-    """Base model by name: starter or hf:org/name; the cluster pulls it."""
+    """Base model: starter or hf:org/name, which the cluster pulls, or a small folder, which travels along."""
     data: WorkspaceRef = Field(min_length=1)
     """Folder with `train.jsonl` and optionally `validation.jsonl`, or one JSONL file."""
     preset: PresetName = "l4-lora"
@@ -80,9 +79,9 @@ def submit_training(request: TrainSubmitRequest, run: Run) -> TrainSubmitResult:
     """Train on a Ray cluster from this machine; logs, metrics and artifacts come back.
 
     Raises:
-        InvalidInputError: If the model has no public name, the storage is no place, or the cluster refuses.
+        InvalidInputError: If there is no such model, the storage is no place, or the cluster refuses.
         MissingDependencyError: If Ray is not installed, or no cluster answers.
-        DoesNotFitError: If the rows are too large for a job's bundle.
+        DoesNotFitError: If rows and model are too large for a bundle.
         OperationFailedError: If the job fails.
     """
     require("ray", "pyarrow", extra="cluster")
@@ -137,14 +136,6 @@ def _start_or_attach(run: Run, request: TrainSubmitRequest, training: Run) -> "C
     if not job.status():
         bundle = run.path / "bundle"
         write_bundle(bundle, read_json(training.path / "request.json"))
-        size = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file())
-        if size > _MAX_BUNDLE_BYTES:
-            raise DoesNotFitError(
-                "the rows are too large for a job's bundle",
-                hint="Train fewer rows, or run `llmops train run` on a machine of the cluster.",
-                needed_bytes=size,
-                free_bytes=_MAX_BUNDLE_BYTES,
-            )
         needs = ClusterNeeds(
             num_cpus=request.num_cpus,
             num_gpus=request.num_gpus,

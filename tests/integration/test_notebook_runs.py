@@ -38,9 +38,9 @@ def printed(notebook: Any) -> str:
 # The kernel's own libraries warn about their event loop and sockets.
 @pytest.mark.filterwarnings("ignore")
 def test_the_notebook_trains_here_and_goes_on_when_it_is_run_again(
-    workspace: Path, starter_model: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LLMOPS_OFFLINE", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     SYNTH_GENERATE.call({"out": "rows", "num_rows": 24, "validation_rows": 4, "test_rows": 4})
     recipe: dict[str, Any] = {
         **cpu_smoke().model_dump(mode="json"),
@@ -48,17 +48,10 @@ def test_the_notebook_trains_here_and_goes_on_when_it_is_run_again(
         "micro_batch_size": 2,
         "report_to": [],
     }
-    values = {
-        "data": "rows",
-        "model": "smollm2-135m",
-        "recipe": recipe,
-        "out": "drive",
-        "check_every_seconds": 2,
-    }
-    written = TRAIN_NOTEBOOK.call(values)
+    written = TRAIN_NOTEBOOK.call(
+        {"data": "rows", "model": tiny_model.name, "recipe": recipe, "out": "drive", "check_every_seconds": 2}
+    )
     home = workspace / "drive"
-    (home / "models").mkdir()
-    (home / "models" / "smollm2-135m").symlink_to(starter_model)  # instead of pulling it once more
     first = printed(execute(workspace / written.notebook))
     run_id = (home / "run.txt").read_text(encoding="utf-8")
     monkeypatch.setenv("LLMOPS_WORKSPACE", str(home))

@@ -113,7 +113,7 @@ def _find_trials() -> list[Run]:
 
 
 def _wait_for_trials(num: int, worker: "subprocess.Popen[bytes]") -> list[Run]:
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 900
     while time.monotonic() < deadline:
         trials = _find_trials()
         if len(trials) >= num and trials[-1].metrics():

@@ -19,6 +19,7 @@ from pipeline.core.runs import Run
 from pipeline.core.settings import Settings
 from pipeline.operations import find_operation
 from pipeline.train.backends.storage import Storage
+from pipeline.train.bundle import is_pulled_there
 from pipeline.train.run import TRAIN_RUN
 
 _SYNC_SECONDS = 10.0
@@ -31,7 +32,9 @@ def main(uri: str, run_id: str) -> int:
     run = _open(storage, run_id)
     try:
         request = TRAIN_RUN.parse(read_json(run.path / "request.json"))
-        _pull(request.model)
+        if is_pulled_there(request.model):
+            # By name, not by import: stages do not know one another.
+            find_operation("models.pull").call({"model": request.model})
         with _kept_up_to_date(storage, run):
             TRAIN_RUN.execute(request, run)
     except PipelineError as error:
@@ -49,11 +52,6 @@ def _open(storage: Storage, run_id: str) -> Run:
         write_json(run.path / "request.json", read_json(Path("request.json")))
         run.write_manifest(operation=TRAIN_RUN.name, status="queued", queued_at=0.0)
     return run
-
-
-def _pull(model: str) -> None:
-    # By name, not by import: stages do not know one another.
-    find_operation("models.pull").call({"model": model})
 
 
 @contextmanager

@@ -10,9 +10,10 @@ from typing import Any
 import nbformat
 import pytest
 
-from pipeline.core.errors import InvalidInputError
-from pipeline.core.files import write_jsonl
-from pipeline.train.bundle import is_pullable, list_requirements
+from pipeline.core.errors import DoesNotFitError, InvalidInputError
+from pipeline.core.files import write_json, write_jsonl
+from pipeline.train import bundle
+from pipeline.train.bundle import is_pulled_there, list_requirements
 from pipeline.train.notebook import TRAIN_NOTEBOOK
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -81,23 +82,31 @@ def test_torch_is_left_to_the_machine_and_other_extras_stay_out() -> None:
     assert "torch" not in listed
 
 
-@pytest.mark.parametrize(
-    ("model", "expected"),
-    [
-        ("smollm2-135m", True),
-        ("hf:org/name", True),
-        ("models/own", False),
-        ("run:abc/model", False),
-        ("/x", False),
-    ],
-)
-def test_only_models_with_a_name_travel(model: str, expected: bool) -> None:
-    assert is_pullable(model) is expected
+def test_a_model_of_the_users_own_travels_and_a_pulled_one_is_pulled_again(workspace: Path) -> None:
+    for name, files in (("own", ["config.json"]), ("pulled", ["config.json", "source.json"])):
+        for file in files:
+            write_json(workspace / "models" / name / file, {})
+    assert not is_pulled_there("own")
+    assert not is_pulled_there("models/own")
+    assert is_pulled_there("pulled")
+    assert is_pulled_there("not-here-yet")
+    assert is_pulled_there("hf:org/name")
+    result = TRAIN_NOTEBOOK.call({"data": "rows", "model": "models/own"})
+    with zipfile.ZipFile(workspace / result.bundle) as archive:
+        assert "models/own/config.json" in archive.namelist()
+        assert json.loads(archive.read("request.json"))["model"] == "own"
 
 
-def test_a_model_folder_or_missing_rows_are_refused(workspace: Path) -> None:
-    with pytest.raises(InvalidInputError, match="do not travel"):
-        TRAIN_NOTEBOOK.call({"data": "rows", "model": "models/own"})
+def test_a_model_that_is_too_large_to_travel_is_refused(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle, "MAX_BYTES", 10)
+    write_json(workspace / "models" / "own" / "config.json", {"as_long": "as that"})
+    with pytest.raises(DoesNotFitError, match="own is too large"):
+        TRAIN_NOTEBOOK.call({"data": "rows", "model": "own"})
+
+
+def test_missing_rows_are_refused(workspace: Path) -> None:
     (workspace / "empty").mkdir()
     with pytest.raises(InvalidInputError, match=r"no train\.jsonl"):
         TRAIN_NOTEBOOK.call({"data": "empty"})
