@@ -15,7 +15,8 @@ from pipeline.core.operation import Operation, Request, Result
 from pipeline.core.paths import WorkspacePath, WorkspaceRef, resolve_path, shown_path
 from pipeline.core.refs import resolve_path as resolve_ref
 from pipeline.core.units import format_bytes
-from pipeline.train.recipe import PRESETS, PresetName, TrainRecipe
+from pipeline.train.recipe import PresetName, TrainRecipe
+from pipeline.train.recipe_field import RecipeValues, choose_recipe
 
 _ADAM_STATE_BYTES = 8  # two 32-bit moments for each trained parameter (arXiv:1910.02054, 3.1)
 
@@ -27,8 +28,8 @@ class TrainClusterRequest(Request):
     """Base model: its folder needs config.json only."""
     preset: PresetName = "h100-full"
     """Named recipe; ignored when `recipe` is given."""
-    recipe: TrainRecipe | None = None
-    """The whole recipe as JSON."""
+    recipe: RecipeValues | None = None
+    """The whole recipe as JSON, with the fields of `train run`."""
     num_machines: int = Field(default=1, ge=1, le=512)
     """Machines."""
     gpus_per_machine: int = Field(default=8, ge=1, le=16)
@@ -80,7 +81,7 @@ def configure_cluster(request: TrainClusterRequest) -> TrainClusterResult:
     from pipeline.train.backends.load import lora_arguments
     from pipeline.train.backends.sharding import check_configuration, dry_run
 
-    recipe = request.recipe or PRESETS[request.preset]()
+    recipe = choose_recipe(request.recipe, request.preset)
     num_processes = request.num_machines * request.gpus_per_machine
     lora = lora_arguments(recipe) if recipe.method == "lora" else None
     found = dry_run(resolve_ref(request.model), lora, num_processes)

@@ -19,7 +19,8 @@ from pipeline.core.paths import WorkspaceRef, shown_path
 from pipeline.core.refs import resolve_path
 from pipeline.core.runs import Run
 from pipeline.train.curve import Curve, Point, open_training_run, smooth
-from pipeline.train.recipe import PRESETS, PresetName, TrainRecipe
+from pipeline.train.recipe import PresetName, TrainRecipe
+from pipeline.train.recipe_field import RecipeValues, choose_recipe
 from pipeline.train.trial import create_trial, follow_trial, raise_error
 
 _WHOLE_RUN = 0.9999  # as near to 1 as a recipe's warmup_ratio goes; rounded up to all steps
@@ -40,8 +41,8 @@ class TrainLearningRateRequest(Request):
     """Folder with `train.jsonl`, or one JSONL file."""
     preset: PresetName = "cpu-lora"
     """Recipe whose rate is looked for; ignored when `recipe` is given."""
-    recipe: TrainRecipe | None = None
-    """The whole recipe as JSON."""
+    recipe: RecipeValues | None = None
+    """The whole recipe as JSON, with the fields of `train run`."""
     highest: float = Field(default=1e-2, gt=0, le=1)
     """Rate at the last step."""
     num_steps: int = Field(default=100, ge=20, le=2000)
@@ -80,7 +81,7 @@ def find_learning_rate(request: TrainLearningRateRequest, run: Run) -> TrainLear
     rows = path / "train.jsonl" if path.is_dir() else path
     if not rows.is_file():
         raise InvalidInputError(f"{request.data} has no train.jsonl", hint="Pass a folder of training rows.")
-    base = request.recipe or PRESETS[request.preset]()
+    base = choose_recipe(request.recipe, request.preset)
     changes = {
         "learning_rate": request.highest,
         "warmup_ratio": _WHOLE_RUN,

@@ -19,7 +19,8 @@ from pipeline.core.files import write_atomic
 from pipeline.core.operation import Operation, Request, Result
 from pipeline.core.paths import WorkspacePath, WorkspaceRef, resolve_path, shown_path
 from pipeline.train.bundle import write_bundle
-from pipeline.train.recipe import PresetName, TrainRecipe
+from pipeline.train.recipe import PresetName
+from pipeline.train.recipe_field import RecipeValues
 from pipeline.train.run import TRAIN_RUN
 
 _CELL = re.compile(r"^# %%( \[markdown\])?\n", re.MULTILINE)
@@ -34,8 +35,8 @@ class TrainNotebookRequest(Request):
     """Folder with `train.jsonl` and optionally `validation.jsonl`, or one JSONL file."""
     preset: PresetName = "t4-qlora"
     """Named recipe; ignored when `recipe` is given."""
-    recipe: TrainRecipe | None = None
-    """The whole recipe as JSON."""
+    recipe: RecipeValues | None = None
+    """The whole recipe as JSON, with the fields of `train run`."""
     backend: Literal["auto", "trl", "unsloth"] = "auto"
     """As in `train run`."""
     out: WorkspacePath = "reports/notebook"
@@ -66,12 +67,11 @@ def write_notebook(request: TrainNotebookRequest) -> TrainNotebookResult:
         InvalidInputError: If there are no training rows or no such model.
         DoesNotFitError: If rows and model are too large for a bundle.
     """
-    recipe = request.recipe.model_dump(mode="json") if request.recipe else None
     values = {
         "model": request.model,
         "data": request.data,
         "preset": request.preset,
-        "recipe": recipe,
+        "recipe": request.recipe,
         "backend": request.backend,
     }
     TRAIN_RUN.parse(values)

@@ -23,7 +23,8 @@ from pipeline.core.paths import WorkspaceRef
 from pipeline.core.progress import Progress
 from pipeline.core.runs import Run
 from pipeline.train.bundle import write_bundle
-from pipeline.train.recipe import PresetName, TrainRecipe
+from pipeline.train.recipe import PresetName
+from pipeline.train.recipe_field import RecipeValues
 from pipeline.train.trial import create_trial, read_error
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ class TrainSubmitRequest(Request):
     """Folder with `train.jsonl` and optionally `validation.jsonl`, or one JSONL file."""
     preset: PresetName = "l4-lora"
     """Named recipe; ignored when `recipe` is given."""
-    recipe: TrainRecipe | None = None
-    """The whole recipe as JSON."""
+    recipe: RecipeValues | None = None
+    """The whole recipe as JSON, with the fields of `train run`."""
     backend: Literal["auto", "trl", "unsloth"] = "auto"
     """As in `train run`."""
     address: str = Field(default="http://127.0.0.1:8265", pattern=r"^https?://")

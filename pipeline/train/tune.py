@@ -17,7 +17,8 @@ from pipeline.core.progress import Progress
 from pipeline.core.refs import resolve_path
 from pipeline.core.runs import Run
 from pipeline.train.curve import Point, open_training_run
-from pipeline.train.recipe import PRESETS, PresetName, TrainRecipe
+from pipeline.train.recipe import PresetName, TrainRecipe
+from pipeline.train.recipe_field import RecipeValues, choose_recipe
 from pipeline.train.trial import create_trial, follow_trial, raise_error, read_error
 
 DEFAULT_SEARCH = {"learning_rate": [5e-5, 1e-4, 2e-4, 5e-4]}
@@ -33,8 +34,8 @@ class TrainTuneRequest(Request):
     """Folder with `train.jsonl` and `validation.jsonl`."""
     preset: PresetName = "cpu-lora"
     """Recipe that the search changes; ignored when `recipe` is given."""
-    recipe: TrainRecipe | None = None
-    """The whole recipe as JSON."""
+    recipe: RecipeValues | None = None
+    """The whole recipe as JSON, with the fields of `train run`."""
     search: dict[str, list[Any]] = DEFAULT_SEARCH
     """Recipe fields and the values to try, in their order, as JSON: {"rank": [4, 16], "learning_rate": [1e-4, 1e-3]}."""
     strategy: Literal["grid", "one_at_a_time", "sampled"] = "grid"
@@ -98,7 +99,7 @@ def tune_recipe(request: TrainTuneRequest, run: Run) -> TrainTuneResult:
         MissingDependencyError: If Optuna is not installed.
     """
     require("optuna", extra="train")
-    base = request.recipe or PRESETS[request.preset]()
+    base = choose_recipe(request.recipe, request.preset)
     is_ablation = request.strategy == "one_at_a_time"
     space = {name: _order(base, name, values, is_ablation) for name, values in request.search.items()}
     for name, values in space.items():
@@ -246,7 +247,7 @@ def _without_cut(request: TrainTuneRequest, recipe: TrainRecipe) -> dict[str, An
     """Undo what only made the trials shorter."""
     if request.max_steps is None:
         return {}
-    base = request.recipe or PRESETS[request.preset]()
+    base = choose_recipe(request.recipe, request.preset)
     return {"max_steps": base.max_steps}
 
 

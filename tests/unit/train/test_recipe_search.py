@@ -164,3 +164,11 @@ def test_rows_without_a_validation_file_cannot_be_tuned_on(
     (tmp_path / "rows").mkdir()
     with pytest.raises(InvalidInputError, match=r"no validation\.jsonl"):
         TRAIN_TUNE.call({"data": "rows"})
+
+
+def test_a_recipe_that_is_none_is_refused_with_its_field(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMOPS_WORKSPACE", str(tmp_path))
+    with pytest.raises(InvalidInputError, match=r"recipe: .*rank: Input should be greater than"):
+        TRAIN_TUNE.parse({"data": "rows", "recipe": {"rank": 0}})
