@@ -1,7 +1,9 @@
+# pyright: basic
 """The written notebook, executed cell by cell on this processor with the smoke recipe on a few rows, twice."""
 
 import json
 import zipfile
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,8 @@ import nbformat
 import pytest
 
 from pipeline.core.files import read_json
-from pipeline.core.runs import Run
+from pipeline.core.jobs import cancel
+from pipeline.core.runs import Run, list_runs
 from pipeline.synth.generate import SYNTH_GENERATE
 from pipeline.train.notebook import TRAIN_NOTEBOOK
 from pipeline.train.recipe import cpu_smoke
@@ -20,8 +23,7 @@ pytestmark = pytest.mark.slow
 def execute(path: Path) -> Any:
     from nbclient import NotebookClient
 
-    read: Any = nbformat.read  # pyright: ignore[reportUnknownMemberType] - no types
-    notebook: Any = read(path, as_version=4)
+    notebook: Any = nbformat.read(path, as_version=4)
     client: Any = NotebookClient(
         notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
     )
@@ -35,8 +37,17 @@ def printed(notebook: Any) -> str:
     )
 
 
+@pytest.fixture
+def no_job_left(workspace: Path) -> Generator[None]:
+    """A test that fails half-way leaves no training behind."""
+    yield
+    for run in list_runs():
+        cancel(run)
+
+
 # The kernel's own libraries warn about their event loop and sockets.
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("no_job_left")
 def test_the_notebook_trains_here_and_goes_on_when_it_is_run_again(
     workspace: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

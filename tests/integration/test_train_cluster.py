@@ -1,3 +1,4 @@
+# pyright: basic
 """Sharding without GPUs: counts against hand arithmetic, and two real processes against one."""
 
 import json

@@ -77,7 +77,7 @@ def test_training_on_a_cluster_ends_as_a_run_of_this_workspace(
     workspace: Path, tiny_model: Path, cluster: str
 ) -> None:
     SYNTH_GENERATE.call({"out": "rows", "num_rows": 24, "validation_rows": 4, "test_rows": 4})
-    recipe = {"rank": 4, "max_steps": 4, "micro_batch_size": 2, "report_to": []}
+    recipe: dict[str, Any] = {"rank": 4, "max_steps": 4, "micro_batch_size": 2, "report_to": []}
     values: dict[str, Any] = {
         "data": "rows",
         "model": tiny_model.name,

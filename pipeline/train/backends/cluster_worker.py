@@ -5,19 +5,16 @@ Takes up the run where an earlier attempt left it, pulls the base model, trains,
 files and whole checkpoints every few seconds, everything but checkpoints at the end.
 """
 
-import contextlib
 import os
+import subprocess
 import sys
-import threading
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json, write_json
+from pipeline.core.heartbeat import repeating
 from pipeline.core.runs import Run
 from pipeline.core.settings import Settings
-from pipeline.operations import find_operation
 from pipeline.train.backends.storage import Storage
 from pipeline.train.bundle import is_pulled_there
 from pipeline.train.run import TRAIN_RUN
@@ -33,10 +30,13 @@ def main(uri: str, run_id: str) -> int:
     try:
         request = TRAIN_RUN.parse(read_json(run.path / "request.json"))
         if is_pulled_there(request.model):
-            # By name, not by import: stages do not know one another.
-            find_operation("models.pull").call({"model": request.model})
-        with _kept_up_to_date(storage, run):
-            TRAIN_RUN.execute(request, run)
+            # As a command, not by import: stages do not know one another.
+            subprocess.run([sys.executable, "-m", "pipeline", "models", "pull", request.model], check=True)
+        try:
+            with repeating(lambda: storage.upload(run.path, with_checkpoints=True), _SYNC_SECONDS):
+                TRAIN_RUN.execute(request, run)
+        finally:
+            storage.upload(run.path, with_checkpoints=False)
     except PipelineError as error:
         print(error.to_json(), file=sys.stderr)  # noqa: T201 - the job's log
         return error.exit_code
@@ -52,25 +52,6 @@ def _open(storage: Storage, run_id: str) -> Run:
         write_json(run.path / "request.json", read_json(Path("request.json")))
         run.write_manifest(operation=TRAIN_RUN.name, status="queued", queued_at=0.0)
     return run
-
-
-@contextmanager
-def _kept_up_to_date(storage: Storage, run: Run) -> Generator[None]:
-    stopped = threading.Event()
-
-    def keep() -> None:
-        while not stopped.wait(_SYNC_SECONDS):
-            with contextlib.suppress(OSError):  # the next round tries again
-                storage.upload(run.path, with_checkpoints=True)
-
-    thread = threading.Thread(target=keep, name="storage", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stopped.set()
-        thread.join()
-        storage.upload(run.path, with_checkpoints=False)
 
 
 if __name__ == "__main__":
