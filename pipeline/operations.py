@@ -189,6 +189,11 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "train.run", "pipeline.train.run:TRAIN_RUN", "Fine-tune a base model on tool-calling conversations."
     ),
     CatalogueEntry(
+        "train.presets",
+        "pipeline.train.presets:TRAIN_PRESETS",
+        "List the training presets with the reason for each value.",
+    ),
+    CatalogueEntry(
         "train.curve",
         "pipeline.train.watch:TRAIN_CURVE",
         "Draw the loss curve of a training run as text, PNG and HTML, also while it runs.",
@@ -207,6 +212,31 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "train.compare",
         "pipeline.train.compare:TRAIN_COMPARE",
         "Compare training runs: differing recipe values, losses, time and verdicts, as table and picture.",
+    ),
+    CatalogueEntry(
+        "train.learning_rate",
+        "pipeline.train.learning_rate:TRAIN_LEARNING_RATE",
+        "Find a learning rate by a range test: one short run whose rate rises until the loss turns.",
+    ),
+    CatalogueEntry(
+        "train.tune",
+        "pipeline.train.tune:TRAIN_TUNE",
+        "Search recipe values by training runs, pruning hopeless ones; resumes where it stopped.",
+    ),
+    CatalogueEntry(
+        "train.notebook",
+        "pipeline.train.notebook:TRAIN_NOTEBOOK",
+        "Write a Colab notebook that trains a recipe on a T4, resumes after a disconnect and saves to Google Drive.",
+    ),
+    CatalogueEntry(
+        "train.submit",
+        "pipeline.train.submit:TRAIN_SUBMIT",
+        "Train on a Ray cluster from this machine; logs, metrics and artifacts come back.",
+    ),
+    CatalogueEntry(
+        "train.cluster",
+        "pipeline.train.cluster:TRAIN_CLUSTER",
+        "Write the FSDP configuration of a model for many GPUs, check it, and count what each GPU would hold.",
     ),
     CatalogueEntry(
         "export.run",

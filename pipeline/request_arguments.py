@@ -116,7 +116,9 @@ def _convert(field: FieldInfo, given: Any) -> Any:
     if (
         isinstance(given, str)
         and given[:1] in {"{", "["}
-        and str not in (field.annotation, *get_args(field.annotation))
+        and (
+            get_origin(field.annotation) is dict or str not in (field.annotation, *get_args(field.annotation))
+        )
     ):
         return _parse_json(given)
     return given

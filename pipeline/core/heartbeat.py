@@ -7,7 +7,7 @@ notebook whose virtual machine was taken away) has nothing else.
 import contextlib
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,24 +19,33 @@ LOST_SECONDS = 120.0
 @contextmanager
 def beating(path: Path) -> Generator[None]:
     """Touch a file every ten seconds while the block runs, then remove it."""
-    stopped = threading.Event()
     with contextlib.suppress(OSError):
         path.touch()
+    try:
+        with repeating(path.touch, INTERVAL_SECONDS):
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
-    def beat() -> None:
-        while not stopped.wait(INTERVAL_SECONDS):
-            with contextlib.suppress(OSError):  # a full or absent disk is reported by whatever needs it
-                path.touch()
 
-    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+@contextmanager
+def repeating(action: Callable[[], object], interval_seconds: float) -> Generator[None]:
+    """Call something again and again in a thread while the block runs; a full or absent disk is tried again."""
+    stopped = threading.Event()
+
+    def repeat() -> None:
+        while not stopped.wait(interval_seconds):
+            with contextlib.suppress(OSError):
+                action()
+
+    thread = threading.Thread(target=repeat, name="repeating", daemon=True)
     thread.start()
     try:
         yield
     finally:
         stopped.set()
         thread.join()
-        with contextlib.suppress(OSError):
-            path.unlink()
 
 
 def is_beating(path: Path) -> bool:

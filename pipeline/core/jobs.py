@@ -60,7 +60,7 @@ def start_worker(run: Run, *, ends_with_caller: bool = False) -> None:
 
     With ``ends_with_caller`` it stops when this process is gone, however it went.
     """
-    _workers[:] = [worker for worker in _workers if worker.poll() is None]
+    release_ended_workers()
     tie = {"LLMOPS_STOP_ON_STDIN_CLOSE": "1"} if ends_with_caller else {}
     with (run.path / "log.txt").open("ab") as log:
         worker = subprocess.Popen(
@@ -73,6 +73,14 @@ def start_worker(run: Run, *, ends_with_caller: bool = False) -> None:
         )
     _workers.append(worker)
     run.record_worker(worker.pid)
+
+
+def release_ended_workers() -> None:
+    """Give back what this process holds for workers that it started and that have ended."""
+    for worker in _workers:
+        if worker.poll() is not None and worker.stdin is not None:
+            worker.stdin.close()
+    _workers[:] = [worker for worker in _workers if worker.returncode is None]
 
 
 def find_orphans() -> dict[str, list[psutil.Process]]:

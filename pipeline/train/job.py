@@ -19,6 +19,8 @@ class TrainExample:
     """Turns in order."""
     tools: tuple[Tool, ...]
     """Tools in OpenAI form; may be empty."""
+    rejected: Message | None = None
+    """For preference training: what the assistant should not say in place of the last turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

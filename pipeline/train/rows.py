@@ -1,5 +1,6 @@
 """Training rows: any JSON Lines file of OpenAI ``messages``, each row with its own tools.
 
+A row may hold ``rejected``, an assistant message to prefer the last turn to (preference training).
 A row declares its tools inline (``tools``, a list or its JSON text) or names a set (``tool_set``: ``task_api``).
 Reads only what training needs and leaves other fields alone; `llmops data validate` explains a broken row in full,
 and other formats go through `llmops data convert` first.
@@ -61,6 +62,15 @@ def with_system_prompt(example: TrainExample, prompt: str) -> TrainExample:
     return replace(example, messages=(Message(role="system", content=text), *rest))
 
 
+def to_row(example: TrainExample) -> dict[str, Any]:
+    """Return the JSON Lines form that :func:`read_examples` reads."""
+    row: dict[str, Any] = {
+        "messages": [m.to_openai() for m in example.messages],
+        "tools": list(example.tools),
+    }
+    return {**row, "rejected": example.rejected.to_openai()} if example.rejected else row
+
+
 def _parse(row: Any, path: Path, place: str) -> TrainExample:
     if not isinstance(row, dict):
         raise InvalidInputError(f"{place} is not a JSON object", hint=_hint(path))
@@ -76,12 +86,13 @@ def _parse(row: Any, path: Path, place: str) -> TrainExample:
     try:
         messages = tuple(Message.from_openai(message) for message in fields["messages"])
         tools = _tools(fields)
+        rejected = Message.from_openai(fields["rejected"]) if fields.get("rejected") else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidInputError(f"{place}: {str(error)[:200]}", hint=_hint(path)) from error
     if not messages:
         raise InvalidInputError(f"{place} has no messages", hint=_hint(path))
     name = f"{place}, id {fields['id']!r}" if fields.get("id") else place
-    return TrainExample(name=name, messages=messages, tools=tools)
+    return TrainExample(name=name, messages=messages, tools=tools, rejected=rejected)
 
 
 def _tools(fields: dict[str, Any]) -> tuple[Tool, ...]:

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from pipeline.core.errors import InvalidInputError, MissingDependencyError, PipelineError
 from pipeline.core.extras import installed_version, require
-from pipeline.core.files import require_disk, sha256_file, write_json
+from pipeline.core.files import require_disk, sha256_file, write_json, write_jsonl
 from pipeline.core.operation import Operation, Request, Result
 from pipeline.core.paths import WorkspaceRef, shown_path
 from pipeline.core.refs import resolve_path
@@ -23,8 +23,9 @@ from pipeline.core.runs import Run
 from pipeline.task_api.tools import load_tools
 from pipeline.train.job import TrainExample, TrainJob, TrainOutcome
 from pipeline.train.launch import launch
+from pipeline.train.pairs import make_pairs
 from pipeline.train.recipe import PRESETS, PresetName, TrainRecipe
-from pipeline.train.rows import common_tools, read_examples, with_system_prompt
+from pipeline.train.rows import common_tools, read_examples, to_row, with_system_prompt
 
 _STATE_BYTES_PER_PARAMETER = 12  # fp32 weight + two Adam moments in a checkpoint (arXiv:1910.02054, 3.1)
 _ADAPTER_PARAMETERS = 20_000_000  # more than rank 64 on all linear layers of a model that a CPU can train
@@ -91,6 +92,8 @@ def train_model(request: TrainRunRequest, run: Run) -> TrainRunResult:
     job = build_job(request, run)
     require(*(_TRACKERS[name] for name in job.recipe.report_to), extra="train")
     require_disk(run.path, _checkpoint_bytes(job.recipe, job.base_model), "Training with its checkpoints")
+    if job.recipe.objective == "dpo":
+        write_jsonl(run.artifacts / "pairs.jsonl", [to_row(pair) for pair in job.train_examples])
     started = time.monotonic()
     if request.num_processes > 1:
         outcome = launch(run, backend, request.num_processes)
@@ -127,7 +130,8 @@ def build_job(request: TrainRunRequest, run: Run) -> TrainJob:
     train_file, validation_file = find_files(request.data)
 
     def read(path: Path | None) -> list[TrainExample]:
-        return [with_system_prompt(row, request.system_prompt) for row in read_examples(path)] if path else []
+        rows = [with_system_prompt(row, request.system_prompt) for row in read_examples(path)] if path else []
+        return make_pairs(rows, recipe.seed) if recipe.objective == "dpo" else rows
 
     return TrainJob(
         recipe=recipe,

@@ -79,7 +79,9 @@ def judge(curve: Curve, recipe: TrainRecipe, outcome: dict[str, Any], error: dic
         return Diagnosis(
             verdict="too early",
             evidence=[f"{len(finite)} logged losses; a trend needs {MIN_POINTS}"],
-            next_change="Wait for more steps and ask again.",
+            next_change="Train for more steps: a run this short says nothing."
+            if curve.num_steps and curve.last_step >= curve.num_steps
+            else "Wait for more steps and ask again.",
         )
     summary = summarise(finite)
     done = curve.last_step / curve.num_steps if curve.num_steps else 1.0

@@ -136,7 +136,8 @@ def test_loss_and_gradients_equal_those_of_single_rows(name: str, shape: Shape) 
     model, rows = _model(name), _make_rows(shape)
     expected_loss = _row_by_row(model, rows)
     expected = _gradients(model, expected_loss)
-    loss, count = predicted_loss(model, PrefixCollator(0, share_prefix=True)(rows))
+    losses, count = predicted_loss(model, PrefixCollator(0, share_prefix=True)(rows))
+    loss = losses.sum()
     assert int(count) == sum(label != IGNORED for row in rows for label in row["labels"][1:])
     torch.testing.assert_close(loss, expected_loss, rtol=1e-5, atol=1e-5)
     assert _distance(_gradients(model, loss), expected) < 1e-4
@@ -153,7 +154,8 @@ def test_several_prefixes_in_one_batch_are_each_computed_once(name: str) -> None
     model = _model(name)
     expected_loss = _row_by_row(model, _make_rows(TWO_GROUPS))
     expected = _gradients(model, expected_loss)
-    loss, _ = predicted_loss(model, batch)
+    losses, _ = predicted_loss(model, batch)
+    loss = losses.sum()
     torch.testing.assert_close(loss, expected_loss, rtol=1e-5, atol=1e-5)
     assert _distance(_gradients(model, loss), expected) < 1e-4
 
@@ -173,7 +175,8 @@ def test_16_bits_stay_as_close_to_32_bits_as_single_rows_do(name: str, is_lora: 
     if is_lora and attention == "grouped":
         assert fuse_lora(fast) > 0
     exact_loss, plain_loss = _row_by_row(exact, rows), _row_by_row(plain, rows)
-    loss, _ = predicted_loss(causal, PrefixCollator(0, share_prefix=True)(rows))
+    losses, _ = predicted_loss(causal, PrefixCollator(0, share_prefix=True)(rows))
+    loss = losses.sum()
     torch.testing.assert_close(loss, exact_loss, rtol=2**-8, atol=0)
     expected = _gradients(exact, exact_loss)
     plain_distance = _distance(_gradients(plain, plain_loss), expected)
@@ -185,7 +188,8 @@ def test_an_adapter_gets_the_gradients_of_single_rows(name: str) -> None:
     model, rows = _with_adapter(_model(name)), _make_rows(TWO_GROUPS)
     expected_loss = _row_by_row(model, rows)
     expected = _gradients(model, expected_loss)
-    loss, _ = predicted_loss(model.get_base_model(), PrefixCollator(0, share_prefix=True)(rows))
+    losses, _ = predicted_loss(model.get_base_model(), PrefixCollator(0, share_prefix=True)(rows))
+    loss = losses.sum()
     torch.testing.assert_close(loss, expected_loss, rtol=1e-5, atol=1e-5)
     assert _distance(_gradients(model, loss), expected) < 1e-4
 
@@ -197,7 +201,7 @@ def test_the_installed_loss_reaches_through_peft_and_leaves_the_ordinary_forward
     ids = torch.arange(9)[None]
     logits = model(ids).logits
     install_loss(model.get_base_model(), autocast=False)
-    torch.testing.assert_close(model(**batch)["loss"], expected)
+    torch.testing.assert_close(model(**batch)["row_losses"], expected)
     torch.testing.assert_close(model(ids).logits, logits)
 
 
@@ -206,7 +210,8 @@ def test_a_changed_label_changes_the_loss() -> None:
     model, rows = _model("llama"), _make_rows(TWO_GROUPS)
     expected = _row_by_row(model, rows)
     rows[0]["labels"][-1] = (rows[0]["labels"][-1] + 1) % VOCABULARY
-    loss, _ = predicted_loss(model, PrefixCollator(0, share_prefix=True)(rows))
+    losses, _ = predicted_loss(model, PrefixCollator(0, share_prefix=True)(rows))
+    loss = losses.sum()
     assert abs(float(loss.detach() - expected.detach())) > 1e-3
 
 
@@ -217,7 +222,8 @@ def test_another_architecture_computes_its_own_forward_and_says_why() -> None:
     model, rows = AutoModelForCausalLM.from_config(config), _make_rows(TWO_GROUPS)
     reason = why_not_shared(config, gradient_checkpointing=False)
     assert reason == "it is not written for the architecture gpt2"
-    loss, _ = predicted_loss(model, PrefixCollator(0, share_prefix=False)(rows))
+    losses, _ = predicted_loss(model, PrefixCollator(0, share_prefix=False)(rows))
+    loss = losses.sum()
     torch.testing.assert_close(loss, _row_by_row(model, rows), rtol=1e-5, atol=1e-5)
 
 

@@ -255,6 +255,12 @@ def test_a_taken_device_is_refused_with_the_run_that_has_it(
     _train(tiny_model, rows, max_steps=1)  # given back
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU trains in 4 bits")
+def test_four_bits_on_a_cpu_are_refused(tiny_model: Path, rows: Path) -> None:
+    with pytest.raises(InvalidInputError, match="needs a GPU"):
+        _train(tiny_model, rows, quantization="nf4")
+
+
 def test_one_unknown_target_among_known_ones_is_refused(tiny_model: Path, rows: Path) -> None:
     with pytest.raises(InvalidInputError, match="'q_prj'") as caught:
         _train(tiny_model, rows, target_modules=["v_proj", "q_prj"])

@@ -70,18 +70,16 @@ def draw_comparison(curves: Mapping[str, Curve], path: Path) -> None:
     _finish(figure, (axes,), path)
 
 
-def draw_rates(
-    points: Sequence[tuple[float, float]], smoothed: Sequence[float], chosen: float, path: Path
-) -> None:
-    """Draw loss over learning rate of a range test, with the rate it suggests, as PNG."""
+def draw_rates(points: Sequence[tuple[float, float, float]], chosen: float, path: Path) -> None:
+    """Draw loss over learning rate of a range test as PNG; points are rate, loss and smoothed loss."""
     figure, axes = plt.subplots(figsize=(7.2, 3.4), dpi=_DPI)
-    rates = [rate for rate, _ in points]
-    axes.plot(rates, [loss for _, loss in points], color=_TRAIN, linewidth=0.7, alpha=0.35, label="step")
+    rates, losses, smoothed = zip(*points, strict=True)
+    axes.plot(rates, losses, color=_TRAIN, linewidth=0.7, alpha=0.35, label="step")
     axes.plot(rates, smoothed, color=_TRAIN, linewidth=1.6, label="smoothed")
     axes.axvline(chosen, color=_EVALUATION, linestyle="--", label=f"suggested {chosen:.2g}")
     axes.set_xscale("log")
     axes.set_xlabel("learning rate")
-    _set_loss_axis(axes, [loss for _, loss in points])
+    _set_loss_axis(axes, list(losses))
     axes.legend(frameon=False)
     _finish(figure, (axes,), path)
 
@@ -110,8 +108,8 @@ def _set_loss_axis(axes: Any, values: Sequence[float]) -> None:
     lowest, highest = min(values, default=0.0), max(values, default=1.0)
     if lowest > 0 and highest / lowest > _LOG_SPAN:
         axes.set_yscale("log")
-    else:
-        axes.set_ylim(bottom=0)
+    elif lowest < highest / 2:
+        axes.set_ylim(0, highest * 1.05)  # a curve that falls little would be a line at the top
     axes.grid(alpha=0.25)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from pipeline.core.errors import InvalidInputError
+from pipeline.core.messages import Message
 from pipeline.rendering.backends.chat_text import ChatEncoder, to_template
 from pipeline.rendering.row import IGNORED
 from pipeline.train.job import TrainExample
@@ -23,6 +24,13 @@ class TokenRow:
     """Token ids of the whole conversation."""
     labels: list[int]
     """Token ids to learn, IGNORED elsewhere; same length."""
+    rejected: "TokenRow | None" = None
+    """The same conversation with the turn that preference training pushes away."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the longer of both."""
+        return max(len(self.token_ids), len(self.rejected.token_ids) if self.rejected else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +55,11 @@ class EncodedRows:
     @property
     def longest(self) -> int:
         """Tokens of the longest kept row."""
-        return max((len(row.token_ids) for row in self.rows), default=0)
+        return max((row.num_tokens for row in self.rows), default=0)
 
     def within(self, max_length: int) -> "EncodedRows":
         """Return the rows of at most that many tokens."""
-        kept = [row for row in self.rows if len(row.token_ids) <= max_length]
+        kept = [row for row in self.rows if row.num_tokens <= max_length]
         return EncodedRows(kept, self.num_too_long + len(self.rows) - len(kept))
 
 
@@ -67,18 +75,35 @@ def encode_rows(
     rows: list[TokenRow] = []
     too_long = 0
     for example in examples:
-        row = encoder.encode(to_template(example.messages), example.tools)
-        if row.problems:
-            raise InvalidInputError(
-                f"{example.name}: {row.problems[0]}",
-                hint="`llmops data preview FILE --model MODEL` shows the training text of every such row.",
+        row = _encode(encoder, example, example.messages)
+        if example.rejected is not None:
+            other = _encode(encoder, example, (*example.messages[:-1], example.rejected))
+            row = TokenRow(
+                row.token_ids, _last_turn(row.labels), TokenRow(other.token_ids, _last_turn(other.labels))
             )
-        _require_tools(example, row.text)
-        if len(row.token_ids) > max_length:
+        if row.num_tokens > max_length:
             too_long += 1
         else:
-            rows.append(TokenRow(row.token_ids, row.labels))
+            rows.append(row)
     return EncodedRows(rows, too_long)
+
+
+def _encode(encoder: ChatEncoder, example: TrainExample, messages: Sequence[Message]) -> TokenRow:
+    row = encoder.encode(to_template(messages), example.tools)
+    if row.problems:
+        raise InvalidInputError(
+            f"{example.name}: {row.problems[0]}",
+            hint="`llmops data preview FILE --model MODEL` shows the training text of every such row.",
+        )
+    _require_tools(example, row.text)
+    return TokenRow(row.token_ids, row.labels)
+
+
+def _last_turn(labels: list[int]) -> list[int]:
+    """Return the labels of the last assistant turn only."""
+    end = max(position for position, label in enumerate(labels) if label != IGNORED) + 1
+    start = next((p for p in range(end - 1, -1, -1) if labels[p] == IGNORED), -1) + 1
+    return [IGNORED] * start + labels[start:end] + [IGNORED] * (len(labels) - end)
 
 
 def _require_tools(example: TrainExample, text: str) -> None:

@@ -28,8 +28,20 @@ def choose_dtype(recipe: TrainRecipe) -> tuple[str, torch.dtype]:
 
 
 def load_model(job: TrainJob, device_type: str, dtype: torch.dtype, checkpointing: bool) -> Any:
-    """Load with transformers and PEFT; see ``ModelLoader``."""
+    """Load with transformers and PEFT; see ``ModelLoader``.
+
+    Raises:
+        InvalidInputError: If a target module is unknown, or a CPU should train on a base in 4 bits.
+    """
     recipe = job.recipe
+    if recipe.quantization is not None and device_type == "cpu":
+        # bitsandbytes 0.50.2 repacks the weights at the first evaluation; the gradients of every step after it are
+        # wrong by 70 %, without an error (docs/experiments.md).
+        raise InvalidInputError(
+            "training on a base in 4 bits needs a GPU: on a CPU bitsandbytes computes wrong gradients after the first "
+            "evaluation, and it is no faster there",
+            hint="Leave quantization out, or use --preset cpu-lora.",
+        )
     is_full = recipe.method == "full"
     options: dict[str, Any] = {}
     if device_type == "cpu":
@@ -41,7 +53,7 @@ def load_model(job: TrainJob, device_type: str, dtype: torch.dtype, checkpointin
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         )
-        options["device_map"] = {"": torch.cuda.current_device()} if device_type == "cuda" else "cpu"
+        options["device_map"] = {"": torch.cuda.current_device()}
     # Frozen base weights can stay in 16 bits; what is trained needs 32-bit master weights.
     model = AutoModelForCausalLM.from_pretrained(
         job.base_model, dtype=torch.float32 if is_full else dtype, **options

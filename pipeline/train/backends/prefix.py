@@ -84,7 +84,7 @@ def prefix_limits(labels: Sequence[Sequence[int]]) -> list[int]:
 def predicted_loss(
     causal_model: Any, batch: dict[str, torch.Tensor], ordinary_forward: Any = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the summed cross entropy of a collated batch and the number of predicted tokens N.
+    """Return the summed cross entropy by row [B] of a collated batch and the number of predicted tokens N.
 
     ``causal_model`` is a Hugging Face ``*ForCausalLM`` (adapters injected in place). Architectures outside
     SUPPORTED_MODEL_TYPES run their own whole forward.
@@ -100,12 +100,13 @@ def predicted_loss(
         forward = ordinary_forward or causal_model.forward
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
         logits_NV = forward(**inputs, use_cache=False).logits[:, :-1][is_predicted_BS]
-    loss = nn.functional.cross_entropy(logits_NV.float(), targets_BS[is_predicted_BS], reduction="sum")
-    return loss, is_predicted_BS.sum()
+    losses_N = nn.functional.cross_entropy(logits_NV.float(), targets_BS[is_predicted_BS], reduction="none")
+    rows_N = is_predicted_BS.nonzero()[:, 0]
+    return losses_N.new_zeros(len(targets_BS)).index_add(0, rows_N, losses_N), is_predicted_BS.sum()
 
 
 def install_loss(causal_model: Any, *, autocast: bool) -> None:
-    """Make a collated batch the input of the model's own ``forward``, which then returns loss and count.
+    """Make a collated batch the input of the model's own ``forward``, which then returns losses by row and count.
 
     Through ``forward``, wrappers (PEFT, DDP, FSDP, autocast) do what they do for any model. Without ``autocast`` an
     outer one is switched off: frozen 16-bit weights are in the compute type already.
@@ -117,8 +118,8 @@ def install_loss(causal_model: Any, *, autocast: bool) -> None:
             return ordinary(*args, **inputs)
         device = inputs["input_ids"].device.type
         with torch.autocast(device, enabled=autocast and torch.is_autocast_enabled(device)):
-            loss, count = predicted_loss(causal_model, inputs, ordinary)
-        return {"loss": loss, "num_predicted": count}
+            losses_B, count = predicted_loss(causal_model, inputs, ordinary)
+        return {"row_losses": losses_B, "num_predicted": count}
 
     causal_model.forward = types.MethodType(forward, causal_model)
 

@@ -41,14 +41,19 @@ class PrefixTrainer(SFTTrainer):
         """Where checkpoints go."""
         return Path(str(self.args.output_dir))
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # noqa: ANN001, ANN201
-        """Mean cross entropy over predicted tokens (of the whole accumulated batch of all devices in training)."""
+    def sum_losses(self, model: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the loss of a batch, summed over what it counts, and the count: here predicted tokens."""
         outputs = model(**inputs)
-        count = outputs["num_predicted"] if num_items_in_batch is None else num_items_in_batch
-        # DDP averages gradients over its processes; the count is that of all of them.
-        scale = 1 if num_items_in_batch is None else self.accelerator.num_processes
-        loss = outputs["loss"] * scale / torch.as_tensor(count, device=outputs["loss"].device).clamp(min=1)
-        return (loss, outputs) if return_outputs else loss
+        return outputs["row_losses"].sum(), outputs["num_predicted"]
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # noqa: ANN001, ANN201
+        """Mean loss (over what the accumulated batch of all devices counts, in training)."""
+        total, count = self.sum_losses(model, inputs)
+        if num_items_in_batch is not None:
+            # DDP averages gradients over its processes; this count is that of all of them.
+            total, count = total * self.accelerator.num_processes, num_items_in_batch
+        loss = total / torch.as_tensor(count, device=total.device).clamp(min=1)
+        return (loss, {}) if return_outputs else loss
 
     def training_step(self, *args, **kwargs):  # noqa: ANN002, ANN003, ANN201
         """One micro batch; stops the run when its loss is not a number (the trainer itself would log zeros)."""
@@ -83,7 +88,7 @@ class PrefixTrainer(SFTTrainer):
         return MixedLengthSampler(list(dataset["length"]), self.order_batch_size, self.args.seed)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):  # noqa: ANN001, ANN201
-        """Cross entropy per predicted token of the whole evaluation set: tokens weigh the same, not batches."""
+        """Mean loss of the whole evaluation set: tokens (or pairs) weigh the same, not batches."""
         dataset: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         lengths = list(dataset["length"])
         order = sorted(range(len(lengths)), key=lambda row: lengths[row])
@@ -100,8 +105,8 @@ class PrefixTrainer(SFTTrainer):
         sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         with torch.no_grad():
             for batch in loader:
-                outputs = model(**self._prepare_inputs(batch))
-                sums += torch.stack([outputs["loss"].double(), outputs["num_predicted"].double()])
+                total, count = self.sum_losses(model, self._prepare_inputs(batch))
+                sums += torch.stack([total.double(), count.double()])
         reduced: Any = self.accelerator.reduce(sums, reduction="sum")
         total, count = reduced.tolist()
         metrics = {f"{metric_key_prefix}_loss": total / max(1.0, count)}
@@ -168,7 +173,8 @@ class Reporter(TrainerCallback):
 
     def on_log(self, args, state, control, logs, **_) -> None:  # noqa: ANN001, ANN003
         """Append to metrics.jsonl."""
-        names = ("loss", "eval_loss", "learning_rate", "grad_norm")
+        rewards = [name for name in logs if "rewards/" in name]  # preference training only
+        names = ("loss", "eval_loss", "learning_rate", "grad_norm", *rewards)
         values = {name: float(logs[name]) for name in names if name in logs}
         if not values:
             return

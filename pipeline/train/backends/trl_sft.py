@@ -27,6 +27,7 @@ from pipeline.core.progress import Progress
 from pipeline.train.backends.encode import EncodedRows, TokenRow, encode_rows
 from pipeline.train.backends.fast_layers import map_large_blocks
 from pipeline.train.backends.load import choose_dtype, find_causal, load_model
+from pipeline.train.backends.preference import PairCollator, PreferenceTrainer
 from pipeline.train.backends.prefix import PrefixCollator, install_loss, why_not_shared
 from pipeline.train.backends.trainer import PrefixTrainer, Reporter, newest_checkpoint
 from pipeline.train.device_lock import device_lock
@@ -225,18 +226,24 @@ def _save_last_step(trainer: PrefixTrainer) -> None:
 def _make_trainer(
     session: _Session, rung: Rung, rows: EncodedRows, model: Any, *, share_prefix: bool
 ) -> PrefixTrainer:
-    tokenizer, validation = session.tokenizer, session.validation
-    trainer = PrefixTrainer(
+    recipe, tokenizer, validation = session.job.recipe, session.tokenizer, session.validation
+    is_dpo = recipe.objective == "dpo"
+    collator = (PairCollator if is_dpo else PrefixCollator)(
+        tokenizer.pad_token_id or 0, share_prefix=share_prefix
+    )
+    trainer = (PreferenceTrainer if is_dpo else PrefixTrainer)(
         model=model,
         args=_arguments(session, rung),
         processing_class=tokenizer,
-        data_collator=PrefixCollator(tokenizer.pad_token_id or 0, share_prefix=share_prefix),
+        data_collator=collator,
         train_dataset=_dataset(rows),
         eval_dataset=_dataset(validation) if validation.rows else None,
     )
-    trainer.order_batch_size = session.job.recipe.micro_batch_size
+    trainer.order_batch_size = recipe.micro_batch_size
+    if isinstance(trainer, PreferenceTrainer):
+        trainer.beta = recipe.beta
     # A LoRA model on CPU has its frozen weights in the compute type already, and our kernel does the rest.
-    is_lora_on_cpu = session.job.recipe.method == "lora" and session.device_type == "cpu"
+    is_lora_on_cpu = recipe.method == "lora" and session.device_type == "cpu"
     install_loss(find_causal(model), autocast=not is_lora_on_cpu)
     return trainer
 
@@ -282,7 +289,10 @@ def _arguments(session: _Session, rung: Rung) -> SFTConfig:
 
 def _dataset(encoded: EncodedRows) -> Dataset:
     def column(row: TokenRow) -> dict[str, Any]:
-        return {"input_ids": row.token_ids, "labels": row.labels, "length": len(row.token_ids)}
+        columns = {"input_ids": row.token_ids, "labels": row.labels, "length": row.num_tokens}
+        if row.rejected is None:
+            return columns
+        return {**columns, "rejected_ids": row.rejected.token_ids, "rejected_labels": row.rejected.labels}
 
     return Dataset.from_list([column(row) for row in encoded.rows])
 

@@ -36,6 +36,8 @@ class PaintRequest(Request):
     """Nested."""
     note: str | None = None
     """Free text, which may look like [JSON]."""
+    shades: dict[str, list[int]] = {}
+    """A mapping."""
 
 
 def paint(request: PaintRequest) -> Result:
@@ -164,3 +166,8 @@ def test_only_a_long_operation_can_be_detached() -> None:
     _, options = read_request(slow_operation, ["--detach", "--json"])
     assert options.detach
     assert options.json
+
+
+def test_a_mapping_is_given_as_json() -> None:
+    values, _ = read_request(PAINT, ["--shades", '{"red": [1, 2]}'])
+    assert values == {"shades": {"red": [1, 2]}}

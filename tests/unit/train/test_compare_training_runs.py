@@ -61,14 +61,14 @@ def test_a_run_named_twice_is_refused(workspace: Path) -> None:
         TRAIN_COMPARE.call({"run_ids": [run.id, run.id[-6:]]})
 
 
-@pytest.mark.parametrize(
-    ("recipes", "expected"),
-    [
-        ([{"a": 1, "b": 2}, {"a": 1, "b": 3}], [{"b": 2}, {"b": 3}]),
-        ([{"a": 1}, {"a": 1}], [{}, {}]),
-        ([{"a": 1}, {}], [{"a": 1}, {"a": None}]),
-    ],
-)
+CASES: list[tuple[list[dict[str, Any]], list[dict[str, Any]]]] = [
+    ([{"a": 1, "b": 2}, {"a": 1, "b": 3}], [{"b": 2}, {"b": 3}]),
+    ([{"a": 1}, {"a": 1}], [{}, {}]),
+    ([{"a": 1}, {}], [{"a": 1}, {"a": None}]),
+]
+
+
+@pytest.mark.parametrize(("recipes", "expected"), CASES)
 def test_changes_are_what_not_all_recipes_share(
     recipes: list[dict[str, Any]], expected: list[dict[str, Any]]
 ) -> None:

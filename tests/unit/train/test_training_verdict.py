@@ -123,7 +123,9 @@ def test_a_living_run_is_not_blamed_for_what_the_end_may_bring() -> None:
 
 
 def test_seven_losses_are_too_few() -> None:
-    assert verdict(curve(falling(0.2, num=7))).verdict == "too early"
+    ended = verdict(curve(falling(0.2, num=7)))
+    assert (ended.verdict, ended.next_change.startswith("Train for more steps")) == ("too early", True)
+    assert verdict(curve(falling(0.2, num=7), num_steps=50)).next_change.startswith("Wait")
     assert verdict(curve([])).verdict == "too early"
 
 
