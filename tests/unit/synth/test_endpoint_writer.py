@@ -210,7 +210,10 @@ def test_a_wrong_key_ends_the_run_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("workspace")
 def test_an_endpoint_that_always_fails_is_an_error_and_not_an_empty_set(tmp_path: Path) -> None:
-    with ScriptedServer((500, "down")) as server, pytest.raises(OperationFailedError, match="no usable answer"):
+    with (
+        ScriptedServer((500, "down")) as server,
+        pytest.raises(OperationFailedError, match="no usable answer"),
+    ):
         generate(server, tmp_path / "d", num_rows=2, test_rows=0)
     assert not (tmp_path / "d" / "train.jsonl").exists()
 
@@ -239,7 +242,9 @@ def test_wordings_that_fail_a_gate_are_asked_for_again_with_the_reason(
         items = json.loads(request.body["messages"][1]["content"])["items"]
         if any("refused_before_because" in item for item in items):
             return 200, words(request, wordings)
-        rows = [{"id": item["id"], "texts": ["mail bob.real@gmail.com"] * len(item["turns"])} for item in items]
+        rows = [
+            {"id": item["id"], "texts": ["mail bob.real@gmail.com"] * len(item["turns"])} for item in items
+        ]
         return 200, completion(json.dumps({"rows": rows}))
 
     with ScriptedServer(respond=respond) as server:
