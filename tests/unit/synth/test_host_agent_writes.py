@@ -161,7 +161,7 @@ def test_status_shows_the_matrix(workspace: Path, writer: ProgramWriter) -> None
 def test_submissions_at_the_same_time_all_arrive(workspace: Path, writer: ProgramWriter) -> None:
     rows = write_all(workspace, brief(12), writer)
     with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(lambda row: submit([row]), rows))
+        results = list(pool.map(submit, [[row] for row in rows]))
     accepted = [answer.id for result in results for answer in result.answers if answer.status == "accepted"]
     assert sorted(row["id"] for row in read_jsonl(workspace / "w" / "accepted.jsonl")) == sorted(accepted)
 
