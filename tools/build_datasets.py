@@ -48,23 +48,29 @@ def build(name: str, target: Path) -> None:
         find_operation("synth.generate").call({"out": str(made), **plan["request"]})
         report = json.loads((made / "data_report.json").read_text(encoding="utf-8"))
         checks = {side: check(made / f"{side}.jsonl") for side in plan["names"]}
-        leakage = find_operation("data.decontaminate").call(
-            {"train": str(made / "train.jsonl"), "test": str(made / "test.jsonl")}
-        ).leakage
+        leakage = (
+            find_operation("data.decontaminate")
+            .call({"train": str(made / "train.jsonl"), "test": str(made / "test.jsonl")})
+            .leakage
+        )
         copier = leakage.copier
         require(leakage.exact.num_test_rows == leakage.near.num_test_rows == 0, f"{name}: test rows in train")
         require(copier.num_right_tools <= MAX_COPIED_TOOLS * copier.num_rows, f"{name}: copying is enough")
         for side, numbers in report["splits"].items():
             # One more row than 3 % of a small side rounds to is no template of its own.
             most = max(1, int(MAX_TEMPLATE_SHARE * numbers["rows"])) / numbers["rows"]
-            require(numbers["top_formulation_ratio"] <= most + 1e-4, f"{name}: a template above 3 % of {side}")
+            require(
+                numbers["top_formulation_ratio"] <= most + 1e-4, f"{name}: a template above 3 % of {side}"
+            )
         target.mkdir(parents=True, exist_ok=True)
         for side, file in plan["names"].items():
             shutil.copyfile(made / f"{side}.jsonl", target / file)
         text = (made / "data_report.md").read_text(encoding="utf-8")
         for side, file in plan["names"].items():
             text = text.replace(f"| {side}.jsonl |", f"| {file} |")
-        (target / "data_report.md").write_text(f"{text.rstrip()}\n\n{describe(checks, leakage)}", encoding="utf-8")
+        (target / "data_report.md").write_text(
+            f"{text.rstrip()}\n\n{describe(checks, leakage)}", encoding="utf-8"
+        )
         (target / "README.md").write_text(render_card(name, plan, report), encoding="utf-8")
 
 

@@ -58,7 +58,8 @@ class Cell(NamedTuple):
     def pairs(self) -> list[tuple[str, str, str, str]]:
         """Return all pairs of two attributes and their values."""
         values = [(name, str(getattr(self, name))) for name in DIMENSIONS]
-        return [(a, x, b, y) for (a, x), (b, y) in itertools.combinations(values, 2)]
+        pairs = [(a, x, b, y) for (a, x), (b, y) in itertools.combinations(values, 2)]
+        return [*pairs, ("shape", self.shape, "intent", self.intent)]
 
 
 class Shape(NamedTuple):
@@ -95,7 +96,8 @@ SHAPES: dict[str, Shape] = {
         "single", _CHANGES, (*_ACT_SLOTS, "date+priority"), ("exact_title", "partial_title"), calls=("2_dependent",),
         weight=1.5,
     ),
-    "list": Shape("single", ("list",), _LIST_SLOTS, outcome=("ok", "none_found"), weight=2),
+    "list": Shape("single", ("list",), _LIST_SLOTS, weight=1.5),
+    "list_empty": Shape("single", ("list",), _LIST_SLOTS[1:], outcome=("none_found",), weight=0.5),
     "followup": Shape(
         "multi_turn", _CHANGES, ("none", "date", "priority", "title", "description", "date+priority"), ("pronoun",),
         turns=("2-3",), calls=("2_dependent",), weight=3,
@@ -230,11 +232,8 @@ def _fits(name: str, intent: str, slots: str, reference: str, outcome: str) -> b
     if intent == "update" and slots == "none" and name not in {"missing_change"}:
         return False
     if intent in {"create", "update"} and reference in {"none", "id"} and "id" in SHAPES[name].reference:
-        if (reference == "none") != (intent == "create"):
-            return False  # a new task has no number yet
-    elif reference == "none" and intent in _CHANGES:
-        return False
-    return not (name == "list" and outcome == "none_found" and slots == "none")
+        return (reference == "none") == (intent == "create")  # a new task has no number yet
+    return not (reference == "none" and intent in _CHANGES)
 
 
 def _is_answered_alike(name: str, turns: str, calls: str) -> bool:

@@ -6,6 +6,7 @@ the libraries of the extra ``data`` for personal data.
 
 import json
 from collections import Counter
+from datetime import date
 from typing import Any
 
 from pydantic import Field
@@ -71,6 +72,7 @@ class FileChecker:
         """Return the faults of one line."""
         try:
             row = Example.from_row(json.loads(line))
+            date.fromisoformat(row.today)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             return [LineFault(line=number, id="", kind="not_a_conversation", problem=reason)]
@@ -78,11 +80,7 @@ class FileChecker:
         return [LineFault(line=number, id=row.id, kind=fault.kind, problem=_place(fault)) for fault in faults]
 
     def _check_row(self, row: Example) -> list[RowFault]:
-        try:
-            faults = find_faults(row)
-        except ValueError as error:  # a day that is none, a result that is no JSON
-            faults = [RowFault(kind="not_a_conversation", message=-1, problem=str(error))]
-        return faults + find_personal_data(row)
+        return find_faults(row) + find_personal_data(row)
 
     def _check_known(self, number: int, row: Example) -> list[RowFault]:
         faults: list[RowFault] = []

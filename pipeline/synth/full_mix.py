@@ -11,16 +11,18 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from pipeline.core.errors import OperationFailedError
+from pipeline.core.extras import require
 from pipeline.core.messages import Example
 from pipeline.core.progress import Progress
 from pipeline.core.runs import Run
 from pipeline.synth.cells import COMPOSITIONAL, SHAPES, Cell, Matrix, choose_cells, possible_cells
+from pipeline.synth.check import find_personal_data
 from pipeline.synth.checks import find_faults
 from pipeline.synth.diversity import find_repetitive
 from pipeline.synth.formulations import Bank, hold_back, load_bank, without
 from pipeline.synth.plans import make_scenario
 from pipeline.synth.program_writer import ProgramWriter
-from pipeline.synth.scenario import Realised, Scenario, realise
+from pipeline.synth.scenario import Scenario, realise
 from pipeline.synth.scene import RejectedError, Supply
 from pipeline.synth.sides import Side, without_names
 
@@ -52,6 +54,7 @@ def make_sides(
     seed: int, num_rows: dict[str, int], made_ratio: float, run: Run | None = None
 ) -> dict[str, MadeSide]:
     """Make the rows of all sides; ``made_ratio`` rows are made for each one kept."""
+    require("phonenumbers", "python-stdnum", extra="data")
     sides = full_sides(seed)
     total = sum(round(count * made_ratio) for count in num_rows.values())
     made: dict[str, MadeSide] = {}
@@ -167,14 +170,12 @@ def _make_row(
             rejections[f"{cell.shape}: {rejected}"] += 1
             continue
         tags = {**row_tags(scenario), "formulation": line.text}
-        made: Realised = realise(scenario, texts, line.id, tags)
-        faults = (
-            [fault.kind for fault in find_faults(made.row)] if made.row else [r.kind for r in made.repairs]
-        )
-        if made.row and not faults:
+        made = realise(scenario, texts, line.id, tags)
+        found = [*find_faults(made.row), *find_personal_data(made.row)] if made.row else made.repairs
+        if made.row and not found:
             return made.row
         writer.rows_about[line.id] -= 1
-        rejections[f"{cell.shape}: {faults[0]}"] += 1
+        rejections[f"{cell.shape}: {found[0].kind}"] += 1
     return None
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from pipeline.core.errors import InvalidInputError
+from pipeline.core.errors import InvalidInputError, OperationFailedError
 from pipeline.core.files import sha256_file, write_atomic, write_json, write_jsonl
 from pipeline.core.messages import Example
 from pipeline.core.operation import Operation, Request, Result
@@ -124,6 +124,12 @@ def _generate_by_endpoint(
     sides, client = word_sides(endpoint, request.seed, num_rows, ledger, run)
     money = Money.of(client.spending())
     refused = sum((side.refused for side in sides.values()), start=Counter[str]())
+    if not sides["train"].rows:
+        raise OperationFailedError(
+            f"no wording of {request.model} passed the gates",
+            hint="Take a larger model: it has to follow the brief. What was paid is kept.",
+            refused=[f"{kind} ({count})" for kind, count in refused.most_common(8)],
+        )
     report = {
         "model": request.model,
         "money": money.model_dump(),

@@ -12,24 +12,12 @@ from datetime import date
 from difflib import SequenceMatcher
 from typing import Any, NamedTuple
 
-from pipeline.task_api.due_dates import resolve_due_date
+from pipeline.task_api.due_dates import NUMBERS, resolve_due_date
 from pipeline.task_api.errors import TaskApiError
 
 _WORD = re.compile(r"\w+")
-_NUMBER_WORDS = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
+_NUMBER_WORDS = (
+    *NUMBERS,
     "thirteen",
     "fourteen",
     "fifteen",
@@ -38,7 +26,7 @@ _NUMBER_WORDS = [
     "eighteen",
     "nineteen",
     "twenty",
-]
+)
 _ORDINALS = [
     "zeroth",
     "first",

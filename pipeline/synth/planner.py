@@ -44,6 +44,8 @@ class Plan:
 
     def stock(self, count: int, titles: Sequence[str] = (), status: str = "") -> list[Task]:
         """Fill the store with tasks, those titles among them, and return all."""
+        # In an empty store the first task gets number 1, which belongs to training.
+        count = max(count, self.side.name != "train")
         names = [*titles, *(self.new_title() for _ in range(max(0, count - len(titles))))]
         self.rng.shuffle(names)
         self.initial_state = [

@@ -152,5 +152,5 @@ def _plan_long(plan: Plan) -> None:
 _PLANS: dict[str, Callable[[Plan], None]] = {
     "create": _plan_create, "change": _plan_by_id, "close": _plan_by_id, "lookup": _plan_lookup, "list": _plan_list,
     "followup": _plan_followup, "correction": _plan_correction, "from_list": _plan_from_list, "long": _plan_long,
-    "parallel": _plan_parallel, "parallel_missing": _plan_parallel, **TROUBLE_PLANS,
+    "list_empty": _plan_list, "parallel": _plan_parallel, "parallel_missing": _plan_parallel, **TROUBLE_PLANS,
 }  # fmt: skip

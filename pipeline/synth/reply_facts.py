@@ -67,16 +67,14 @@ def _find(
     # In the reply to a result only what this exchange is about can be meant; a question may look back.
     current = [task["id"] for result in exchange for task in _tasks_of(result)] if exchange else []
     named = set(map(int, re.findall(r"\d+", said))) | {task["id"] for task in tasks}
+    wrong: list[int] = []
     for _, number in ids:
-        if number not in named:
-            yield "wrong_id_in_reply", f"task {number} is not in any result and was not named"
-        elif (
-            exchange
-            and number not in current
-            and not re.search(rf"(?<!\d){number}(?!\d)", known_numbers(exchange, said))
-        ):
-            yield "wrong_id_in_reply", f"task {number} is not what the results are about"
-    yield from _find_wrong_titles(text, quotes, ids, tasks, known)
+        is_named = re.search(rf"(?<!\d){number}(?!\d)", _texts_with_numbers(exchange, said))
+        if number not in named or (exchange and number not in current and not is_named):
+            wrong.append(number)
+            yield "wrong_id_in_reply", f"task {number} is not what the results or the user's words are about"
+    right = [(place, number) for place, number in ids if number not in wrong]
+    yield from _find_wrong_titles(text, quotes, right, tasks, known)
     yield from _find_wrong_facts(bare.lower(), known, tasks)
     if exchange and all("error" in result for result in exchange):
         deed = _DEED.search(fold(bare))
@@ -84,7 +82,7 @@ def _find(
             yield "claims_undone_action", f"says {deed[0]!r}, but every call failed"
 
 
-def known_numbers(exchange: list[dict[str, Any]], said: str) -> str:
+def _texts_with_numbers(exchange: list[dict[str, Any]], said: str) -> str:
     """Return the texts that may hold the number a reply is about: the user's and messages of failed calls."""
     return said + " " + " ".join(str(result.get("message", "")) for result in exchange)
 

@@ -38,7 +38,7 @@ from pipeline.task_api.errors import DueDateError, InvalidDueDateError, PastDueD
 _HINT = "Give the date as YYYY-MM-DD, or as in 'tomorrow', 'Friday', 'next week', 'March 20'."
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _MONTHS = tuple(name.lower() for name in calendar.month_name)
-_NUMBERS = (
+NUMBERS = (
     "zero",
     "one",
     "two",
@@ -62,7 +62,7 @@ _MONTH = (
 )
 _NTH = r"(?P<day>[0-9]{1,2})(?:st|nd|rd|th)?"
 _YEAR = r"(?:,? (?P<year>[0-9]{4}))?"
-_COUNT = rf"(?P<count>[0-9]{{1,6}}|an?(?: couple of)?|{'|'.join(_NUMBERS)})"
+_COUNT = rf"(?P<count>[0-9]{{1,6}}|an?(?: couple of)?|{'|'.join(NUMBERS)})"
 _UNIT = r"(?P<unit>day|week|fortnight|month|year)s?"
 
 _PREPOSITION = re.compile(r"^(?:due|by|on|before|until|till|for|at|no later than|not later than)\s+")
@@ -154,7 +154,7 @@ def _month_end(day: date) -> date:
 
 def _shift(match: _Words, start: date) -> date:
     text = match["count"]
-    spelled = {"a": 1, "an": 1, "a couple of": 2} | {word: value for value, word in enumerate(_NUMBERS)}
+    spelled = {"a": 1, "an": 1, "a couple of": 2} | {word: value for value, word in enumerate(NUMBERS)}
     count = spelled[text] if text in spelled else int(text)
     if match["unit"] in {"month", "year"}:
         return _add_months(start, count * (12 if match["unit"] == "year" else 1))

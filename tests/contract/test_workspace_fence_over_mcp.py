@@ -18,6 +18,8 @@ from pipeline.core.paths import WorkspacePath, WorkspaceRef
 from pipeline.operations import OPERATIONS
 
 FENCES: tuple[Any, ...] = tuple(get_args(fence)[1] for fence in (WorkspacePath, WorkspaceRef))
+PRICED = ("model", "prices.model", "prices.source")
+"""Fields of operations that ask a paid endpoint: the name of its model, and rows of a price table."""
 UNFENCED = {
     "evals.run: model",  # the name of a model on a server, not a file
     "deploy.serve: adapters",  # NAME=PATH: its own check fences the part after the sign, see below
@@ -26,6 +28,7 @@ UNFENCED = {
     "economics.compare: prices.source",
     "data.report: price.source",
     "decide.recommend: costs.api_model",
+    *(f"synth.{verb}: {field}" for verb in ("generate", "judge", "resolve", "estimate") for field in PRICED),
 }
 PATH_WORDS = re.compile(
     r"(^|_)(path|file|folder|dir|directory|model|adapter|data|dataset|gguf|checkpoint|out|output|into|source"

@@ -219,6 +219,16 @@ def test_an_endpoint_that_always_fails_is_an_error_and_not_an_empty_set(tmp_path
 
 
 @pytest.mark.usefixtures("workspace")
+def test_words_that_never_pass_a_gate_are_an_error_that_counts_the_reasons(tmp_path: Path) -> None:
+    with (
+        ScriptedServer((200, completion("I would rather not."))) as server,
+        pytest.raises(OperationFailedError, match="no wording") as caught,
+    ):
+        generate(server, tmp_path / "d", num_rows=2, test_rows=0, pace={"max_rounds": 2})
+    assert caught.value.details["refused"] == ["no_wording (4)"]
+
+
+@pytest.mark.usefixtures("workspace")
 def test_a_server_without_structured_output_is_asked_without_it(
     tmp_path: Path, wordings: dict[str, list[str]]
 ) -> None:
