@@ -56,7 +56,8 @@ def _make_string(schema: dict[str, Any]) -> Any:
         return Literal[tuple(allowed)] if allowed else None
     if schema.keys() == {"type", "format"} and schema["format"] == "date":
         return date
-    low, high = schema.get("minLength", 0), schema.get("maxLength")
+    low: Any = schema.get("minLength", 0)
+    high: Any = schema.get("maxLength")
     is_known = schema.keys() <= {"type", "minLength", "maxLength"} and not isinstance(low, float)
     if not is_known or isinstance(high, float):
         return None
