@@ -1,6 +1,6 @@
 """Near-duplicate removal by ``data clean``: what it finds, what it loses, what it costs.
 
-Run ``python benchmarks/bench_deduplicate.py [--rows 200000] [--speed-rows 40000] [--runs 5]``. Makes two-turn rows with
+Run ``python benchmarks/bench_deduplicate.py [--rows 200000] [--speed-rows 20000] [--runs 5]``. Makes two-turn rows with
 planted copies (0 to 8 words changed) and traps (one of 50 openings, another answer), finds every pair with an exact
 Jaccard index of at least 0.8 by a join of its own (prefix filter, Chaudhuri, Ganti, Kaushik: ICDE 2006), and holds the
 drop list of ``llmops data clean --steps exact,near`` against it. The cost is CPU seconds (user and system, all threads, imports included) of a child
@@ -53,7 +53,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--speed-rows", type=int, default=40_000)
+    parser.add_argument("--speed-rows", type=int, default=20_000)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--baseline", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -56,11 +56,10 @@ def _make_string(schema: dict[str, Any]) -> Any:
         return Literal[tuple(allowed)] if allowed else None
     if schema.keys() == {"type", "format"} and schema["format"] == "date":
         return date
-    low, high = schema.get("minLength", 0), schema.get("maxLength")
-    is_known = schema.keys() <= {"type", "minLength", "maxLength"} and not isinstance(low, float)
-    if not is_known or isinstance(high, float):
+    bounds = [schema.get("minLength", 0), schema.get("maxLength")]
+    if not schema.keys() <= {"type", "minLength", "maxLength"} or float in map(type, bounds):
         return None
-    return Annotated[str, Meta(min_length=low, max_length=high)]
+    return Annotated[str, Meta(min_length=bounds[0], max_length=bounds[1])]
 
 
 def _make_integer(schema: dict[str, Any]) -> Any:
