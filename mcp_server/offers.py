@@ -32,6 +32,8 @@ DEFAULT_FIELDS: dict[str, tuple[str, ...]] = {
     "data.clean": ("file", "out", "dry_run"),
     "data.split": ("file", "out", "counts"),
     "train.run": ("data", "model", "preset"),
+    "train.curve": ("run_id",),
+    "train.diagnose": ("run_id",),
     "evals.run": ("cases", "serve", "base_url", "model", "limit"),
     "evals.compare": ("before", "after"),
     "export.run": ("run", "name"),
@@ -40,12 +42,13 @@ DEFAULT_FIELDS: dict[str, tuple[str, ...]] = {
     "lesson.show": ("number",),
     "lesson.check": ("number", "folder"),
     "jobs.status": ("run_id", "wait_seconds"),
-    "jobs.list": (),
     "jobs.logs": ("run_id", "tail", "grep"),
     "jobs.cancel": ("run_id",),
 }
 ALWAYS_LOADED = ("decide.recommend", "vram.estimate")
 """Entry points that a client which loads tools late should load at once."""
+APP_URIS = {"train.curve": "ui://train/loss-curve.html"}
+"""Tools that a client which renders MCP Apps shows as a page; all others get the numbers."""
 DEFAULT_GROUP, ALL_GROUPS = "default", "all"
 
 

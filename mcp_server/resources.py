@@ -15,6 +15,7 @@ from mcp.server.apps import APP_MIME_TYPE
 from mcp.shared.path_security import safe_join
 from mcp_types import INVALID_PARAMS, Resource, ResourceTemplate, TextResourceContents
 
+from mcp_server.offers import APP_URIS
 from mcp_server.shorten import MAX_CHARACTERS
 from mcp_server.skills import Skill, read_skills
 from pipeline.core.errors import InvalidInputError
@@ -23,7 +24,6 @@ from pipeline.core.settings import Settings
 from pipeline.jobs.watch import JobsStatusRequest, redact, report_status
 from pipeline.lessons.guides import list_guides, read_guide
 
-APP_URI = "ui://train/loss-curve.html"
 _MARKDOWN, _JSON, _TEXT = "text/markdown", "application/json", "text/plain"
 _MAX_LISTED_RUNS = 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
@@ -76,7 +76,9 @@ def listed() -> list[Resource]:
         ]
     return [
         *found,
-        Resource(uri=APP_URI, name="loss-curve", title="Live loss curve", mime_type=APP_MIME_TYPE),
+        Resource(
+            uri=APP_URIS["train.curve"], name="loss-curve", title="Live loss curve", mime_type=APP_MIME_TYPE
+        ),
     ]
 
 
@@ -155,7 +157,7 @@ def _skill_path(skill: Skill, rest: str) -> Path:
 
 
 def _read_app(rest: str) -> Content | None:
-    if f"ui://{rest}" != APP_URI:
+    if f"ui://{rest}" not in APP_URIS.values():
         return None
     return Content((_ROOT / "mcp_server" / "loss_curve.html").read_text(encoding="utf-8"), APP_MIME_TYPE)
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
 from mcp_server.costs import asks_first
-from mcp_server.offers import ALWAYS_LOADED, tool_name
+from mcp_server.offers import ALWAYS_LOADED, APP_URIS, tool_name
 from pipeline.core.jobs import JobRef
 from pipeline.core.operation import Operation
 
@@ -70,8 +70,15 @@ def to_tool(operation: Operation[Any, Any], shown: tuple[str, ...] | None = None
         input_schema=input_schema(operation) if shown is None else _brief_input(operation, shown),
         output_schema=output_schema(operation) if shown is None else _brief_output(operation),
         annotations=_annotations(operation),
-        _meta={"anthropic/alwaysLoad": True} if operation.name in ALWAYS_LOADED else None,
+        _meta=_meta(operation.name),
     )
+
+
+def _meta(name: str) -> dict[str, Any] | None:
+    meta: dict[str, Any] = {"anthropic/alwaysLoad": True} if name in ALWAYS_LOADED else {}
+    if name in APP_URIS:
+        meta["ui"] = {"resourceUri": APP_URIS[name]}
+    return meta or None
 
 
 def input_schema(operation: Operation[Any, Any]) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """``train.curve`` and ``train.watch``: the loss curve on the terminal, as PNG and as a page; once or until the end."""
 
+import math
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 
 from pydantic import Field
 
@@ -19,6 +21,7 @@ from pipeline.train.verdict import judge
 
 _WIDTH, _HEIGHT = 78, 18
 _PAGE_SECONDS = 10.0
+_MAX_POINTS = 200
 _ALIVE = frozenset({"queued", "running"})
 
 
@@ -55,6 +58,10 @@ class TrainCurveResult(Result):
     """Newest evaluation loss."""
     lowest_eval_loss: float | None
     """Lowest evaluation loss."""
+    train_points: list[tuple[int, float]]
+    """(step, training loss), thinned to at most 200."""
+    eval_points: list[tuple[int, float]]
+    """(step, evaluation loss)."""
     plot: str
     """The curve as text."""
     picture: str
@@ -118,6 +125,13 @@ def _headline(training: TrainingRun) -> str:
     return "  ".join(parts)
 
 
+def _thin(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Return every n-th finite point so that at most 200 are left, the last one among them."""
+    finite = [(step, round(value, 5)) for step, value in points if math.isfinite(value)]
+    step = max(1, math.ceil(len(finite) / _MAX_POINTS))
+    return finite[::-1][::step][::-1]
+
+
 def _draw(training: TrainingRun, out: str) -> TrainCurveResult:
     from pipeline.train.backends.terminal_plot import plot_text
 
@@ -136,6 +150,8 @@ def _draw(training: TrainingRun, out: str) -> TrainCurveResult:
         train_loss=curve.train[-1][1] if curve.train else None,
         eval_loss=evaluations[-1] if evaluations else None,
         lowest_eval_loss=min(evaluations, default=None),
+        train_points=_thin(curve.train),
+        eval_points=_thin(curve.evaluation),
         plot=plot_text(curve, _WIDTH, _HEIGHT),
         picture=shown_path(picture) if picture else "",
         page=shown_path(page),

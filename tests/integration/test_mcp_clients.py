@@ -89,7 +89,7 @@ def test_inspector_verifies_the_four_skills(run_client: Client, workspace: Path,
 def test_inspector_sees_the_loss_curve_as_an_app(run_client: Client, workspace: Path) -> None:
     done = run_client(
         "mcp-inspector", "--cli", *SERVER, "--method", "tools/call", "--tool-name", "train_curve", "--app-info",
-        "--tool-arg", "run=nothing",
+        "--tool-arg", "run_id=nothing",
     )  # fmt: skip
     assert json.loads(done.stdout.splitlines()[-1])["hasApp"] is True
 
