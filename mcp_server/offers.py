@@ -30,7 +30,6 @@ DEFAULT_FIELDS: dict[str, tuple[str, ...]] = {
     "data.validate": ("file",),
     "data.preview": ("data", "model"),
     "data.clean": ("file", "out", "dry_run"),
-    "data.split": ("file", "out", "counts"),
     "train.run": ("data", "model", "preset"),
     "train.curve": ("run_id",),
     "train.diagnose": ("run_id",),
