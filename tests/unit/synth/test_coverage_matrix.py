@@ -1,6 +1,9 @@
 import json
+import os
 import random
 import re
+import subprocess
+import sys
 from collections import Counter
 from datetime import date
 from pathlib import Path
@@ -134,6 +137,17 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path: 
     assert digests("again", 1) == first == read_json(tmp_path / "first" / "data_report.json")["sha256"]
     other = digests("other", 2)
     assert all(other[name] != digest for name, digest in first.items())
+
+
+def test_another_process_makes_the_same_bytes_whatever_its_hash_seed(workspace: Path) -> None:
+    made: list[bytes] = []
+    for hash_seed in ("1", "2"):
+        command = [sys.executable, "-m", "pipeline", "synth", "generate", "--mix", "full", "--out", hash_seed]
+        sizes = ["--num-rows", "120", "--validation-rows", "10", "--test-rows", "40"]
+        environment = {**os.environ, "LLMOPS_WORKSPACE": str(workspace), "PYTHONHASHSEED": hash_seed}
+        subprocess.run([*command, *sizes], check=True, capture_output=True, env=environment)
+        made.append(b"".join((workspace / hash_seed / f"{side}.jsonl").read_bytes() for side in SPLITS))
+    assert made[0] == made[1]
 
 
 def facts_of(found: list[Example]) -> dict[str, set[str]]:
