@@ -101,6 +101,11 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Show how far a piece of work has filled the coverage matrix.",
     ),
     CatalogueEntry(
+        "synth.personas",
+        "pipeline.synth.persona_rows:SYNTH_PERSONAS",
+        "Put executed conversations into the voices of the personas, calls and facts unchanged.",
+    ),
+    CatalogueEntry(
         "synth.play",
         "pipeline.synth.handwritten:SYNTH_PLAY",
         "Execute hand-written conversations and write them as rows.",

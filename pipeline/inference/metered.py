@@ -8,7 +8,6 @@ Without a known price nothing is said about money. Decides nothing about the con
 
 import hashlib
 import json
-import os
 import random
 import threading
 import time
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 from pipeline.core.errors import InvalidInputError, MissingDependencyError, OperationFailedError
 from pipeline.core.prices import ModelPrice, RequestTokens, usd_per_request
 from pipeline.inference.client import open_http, send
+from pipeline.inference.ledger import append_line, read_ledger
 
 if TYPE_CHECKING:
     import httpx
@@ -129,7 +129,7 @@ class MeteredClient:
                 sum(line[name] for line in lines)
                 for name in ("prompt_tokens", "cached_tokens", "completion_tokens")
             ),
-            usd=round(sum(line["usd"] for line in lines), 8) if self.price else None,
+            usd=round(sum(map(self._usd_of, lines)), 8) if self.price else None,
             num_assumed=sum(line["is_assumed"] for line in lines),
         )
 
@@ -218,7 +218,7 @@ class MeteredClient:
             CostLimitError: If it is not there.
         """
         with self._lock:
-            spent = sum(line["usd"] for line in self.lines)
+            spent = sum(map(self._usd_of, self.lines))
             if self.max_cost_usd is not None and spent + self._set_aside + usd > self.max_cost_usd:
                 raise CostLimitError(
                     f"the next request could cost ${usd:.6f}, and ${spent + self._set_aside:.6f} of "
@@ -243,14 +243,14 @@ class MeteredClient:
         """
         message = _message_of(raw)
         tokens, is_assumed = _tokens_of(raw, prompt)
-        usd = usd_per_request(self.price, tokens) * ratio if self.price else 0.0
+        usd = round(usd_per_request(self.price, tokens) * ratio, 10) if self.price else None
         line = {
             "key": key,
             "model": self.model,
             "prompt_tokens": tokens.num_input,
             "cached_tokens": tokens.num_cached_input,
             "completion_tokens": tokens.num_output,
-            "usd": round(usd, 10),
+            "usd": usd,
             "is_assumed": is_assumed,
             "message": message,
         }
@@ -260,6 +260,17 @@ class MeteredClient:
             if message:
                 self._answers[key] = message
         return message
+
+    def _usd_of(self, line: dict[str, Any]) -> float:
+        """Return the price of a line; one from a run without a price is priced now."""
+        if line["usd"] is not None or self.price is None:
+            return line["usd"] or 0.0
+        tokens = RequestTokens(
+            num_input=line["prompt_tokens"],
+            num_cached_input=line["cached_tokens"],
+            num_output=line["completion_tokens"],
+        )
+        return usd_per_request(self.price, tokens)
 
     def _try(self, prompt: Prompt, key: str, attempt: int) -> dict[str, Any] | tuple[str, float]:
         """Send once; return the message, or why not and how long to wait."""
@@ -312,34 +323,6 @@ class MeteredClient:
             else "The account is empty.",
             status=reply.status_code,
         )
-
-
-def read_ledger(path: Path) -> list[dict[str, Any]]:
-    """Return the whole lines of a ledger and cut off a last line that a kill left unfinished."""
-    if not path.exists():
-        return []
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        with path.open("r+b") as handle:
-            handle.truncate(len(whole))
-    try:
-        return [json.loads(line) for line in whole.decode("utf-8").splitlines() if line.strip()]
-    except ValueError as error:
-        raise InvalidInputError(
-            f"{path} is not a ledger: {error}", hint="Name another folder; a ledger is never edited."
-        ) from error
-
-
-def append_line(path: Path, line: dict[str, Any]) -> None:
-    """Append one JSON line in a single write and put it on disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        os.write(descriptor, json.dumps(line, ensure_ascii=False).encode() + b"\n")
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def most_input_tokens(prompt: Prompt) -> int:

@@ -21,6 +21,7 @@ PERSONAS = ("taskmaster", "analyst", "planner")
 _FOLDER = Path(__file__).parents[2] / "datasets" / "personas"
 
 
+@cache
 def compile_cue(cue: str) -> re.Pattern[str]:
     """Return the pattern of a cue; an end that is a letter or digit must be a word's end."""
     before = r"(?<!\w)" if cue[:1].isalnum() else ""

@@ -45,8 +45,8 @@ class Corpus:
     def overused(self) -> list[str]:
         """Return the word triples that too many rows hold, most used first."""
         limit = max(_MIN_USES, _MAX_SHARE * self.num_rows)
-        often = [(gram, count) for gram, count in self._rows_with.most_common() if count > limit]
-        return [" ".join(gram) for gram, _ in often[:_MAX_AVOIDED]]
+        often = sorted((-count, gram) for gram, count in self._rows_with.items() if count > limit)
+        return [" ".join(gram) for _, gram in often[:_MAX_AVOIDED]]
 
     def find_twin(self, need: Need, text: str) -> str | None:
         """Return the row that has nearly the same words."""

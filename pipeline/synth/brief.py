@@ -100,7 +100,11 @@ def make_item(scenario: Scenario) -> BriefItem:
 
 def _make_turn(need: Need, steps: list[Step]) -> BriefTurn:
     verbatim = {slot: value for slot, value in need.mentions.items() if slot.rstrip("2") in VERBATIM}
-    details = {slot: value for slot, value in need.mentions.items() if not slot.startswith("id")}
+    details = {
+        slot.replace("noun", "title"): value
+        for slot, value in need.mentions.items()
+        if not slot.startswith("id")
+    }
     for slot, words in need.prepositions.items():
         details[f"{slot} stands after"] = " or ".join(word or "no preposition" for word in words)
     if "status" in need.implied:
@@ -132,6 +136,8 @@ def _describe(need: Need) -> str:
         return f"asks to {_DEEDS[need.implied['action']]} it: {CONTEXTS[need.context]}"
     if need.mentions.get("title") == "":
         return 'asks for a new task whose title is empty: ""'
+    if need.bank == "list" and not need.mentions and not need.implied:
+        return "asks to see all tasks"
     return _REQUESTS[need.bank]
 
 

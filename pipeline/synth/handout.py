@@ -224,6 +224,7 @@ def submit_rows(request: SynthSubmitRequest) -> SynthSubmitResult:
         MissingDependencyError: If the libraries that find personal data are not installed.
     """
     require("phonenumbers", "python-stdnum", extra="data")
+    _open_work(request.work)  # a mistyped folder must not be made
     with _locked(resolve_path(request.work)):
         work = _open_work(request.work)
         answers = [_answer(work, row) for row in request.rows]

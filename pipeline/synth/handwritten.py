@@ -1,4 +1,4 @@
-"""``synth.play``: conversations written by hand as a script, executed on the Task API and written as rows.
+r"""``synth.play``: conversations written by hand as a script, executed on the Task API and written as rows.
 
 A script holds what people and assistant say and which calls are made; results come from the API, so none is invented::
 
@@ -12,7 +12,7 @@ A script holds what people and assistant say and which calls are made; results c
 ``STATE name day`` opens a list of tasks (id, title, priority, due date, status; the last two may be left out), ``ROW
 state voice [ask | no_call]`` a conversation. ``U`` is the user, ``A`` the assistant, ``C`` a call in a new turn, ``&`` a call in the same
 turn, ``C!timeout`` a call that the API fails. ``{id}`` and ``{due}`` stand for the task of the last result, in calls for
-the one created last; a backslash and n for a line break. It does not word anything.
+the one created last; ``\n`` for a line break. It does not word anything.
 """
 
 import json

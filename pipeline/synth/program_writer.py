@@ -76,7 +76,7 @@ class ProgramWriter:
 
     def _word(self, need: Need, line: Formulation, register: str) -> str:
         values: dict[str, str | tuple[str, str]] = {}
-        for slot in line.slots:
+        for slot in sorted(line.slots):  # in one order: a set's order changes from process to process
             name = slot.replace("when", "due")
             if slot != name:
                 values[slot] = (self.rng.choice(need.prepositions[name]), need.mentions[name])

@@ -43,7 +43,7 @@ def nothing_found(search: str) -> str:
 
 def several_found(result: Result) -> str:
     """Return the question when more than one task matches a title."""
-    tasks = "\n".join(_list_item(task) for task in result["tasks"])
+    tasks = "\n".join(list_item(task) for task in result["tasks"])
     return f"{result['total']} tasks match:\n{tasks}\nWhich one do you mean?"
 
 
@@ -78,17 +78,23 @@ def _report_list(call: ToolCall, result: Result) -> str:
     if not result["total"]:
         return f"No {status}tasks found."
     noun = "task" if result["total"] == 1 else "tasks"
-    return "\n".join([f"{result['total']} {status}{noun}:", *(_list_item(task) for task in result["tasks"])])
+    return "\n".join([f"{result['total']} {status}{noun}:", *(list_item(task) for task in result["tasks"])])
 
 
-def _list_item(task: dict[str, Any]) -> str:
+def list_item(task: dict[str, Any]) -> str:
+    """Return one line of a list of tasks."""
     facts = [f"due {task['due_date']}"] if "due_date" in task else []
     facts += [task["priority"]] + (["completed"] if task["status"] == "completed" else [])
     return f'- {task["id"]}: "{task["title"]}" ({", ".join(facts)})'
 
 
 def _describe(task: dict[str, Any]) -> str:
-    facts = [f'"{task["title"]}"'] + ([f"due {task['due_date']}"] if "due_date" in task else [])
+    return f'"{task["title"]}", {describe_task(task)}'
+
+
+def describe_task(task: dict[str, Any]) -> str:
+    """Return due date, priority and description of a task, those it has."""
+    facts = [f"due {task['due_date']}"] if "due_date" in task else []
     facts.append(f"{task['priority']} priority")
     if "description" in task:
         facts.append(f'description "{task["description"]}"')

@@ -11,9 +11,9 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from pipeline.core.errors import CancelledRunError, OperationFailedError
 from pipeline.core.extras import require
@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 5.0
 
 
+def _check_place(value: str) -> str:
+    if "://" not in value:
+        raise ValueError(f"{value!r} is no place such as s3://BUCKET/PREFIX or file:///FOLDER")
+    return value
+
+
 class TrainSubmitRequest(Request):
     """What to train, and where."""
 
@@ -49,7 +55,7 @@ class TrainSubmitRequest(Request):
     """As in `train run`."""
     address: str = Field(default="http://127.0.0.1:8265", pattern=r"^https?://")
     """Dashboard of the Ray cluster, such as a forwarded port."""
-    storage: WorkspaceRef = Field(pattern=r"^[a-z0-9]+://")
+    storage: Annotated[WorkspaceRef, AfterValidator(_check_place)]
     """Place for results that both sides reach: s3://BUCKET/PREFIX, gs://..., file:///FOLDER."""
     num_gpus: float = Field(default=1, ge=0, le=64)
     """GPUs that the job waits for."""

@@ -28,6 +28,7 @@ UNFENCED = {
     "economics.compare: prices.source",
     "data.report: price.source",
     "decide.recommend: costs.api_model",
+    "train.compare: run_ids",  # looked up in a list, never joined to a path
     *(f"synth.{verb}: {field}" for verb in ("generate", "judge", "resolve", "estimate") for field in PRICED),
 }
 PATH_WORDS = re.compile(

@@ -17,7 +17,8 @@ import pytest
 
 from pipeline.core.errors import InvalidInputError, OperationFailedError
 from pipeline.core.files import read_jsonl
-from pipeline.inference.metered import CostLimitError, read_ledger
+from pipeline.inference.ledger import read_ledger
+from pipeline.inference.metered import CostLimitError
 from pipeline.inference.scripted_server import ReceivedRequest, ScriptedServer, completion
 from pipeline.synth.endpoint_mix import read_wordings
 from pipeline.synth.full_mix import full_sides, plan_scenarios
@@ -198,6 +199,13 @@ def test_an_unknown_model_is_not_called_free_and_cannot_have_a_limit(
     assert result.money is not None
     assert result.money.usd is None
     assert any("not known" in warning for warning in result.warnings)
+    lines = read_ledger(tmp_path / "d" / "ledger.jsonl")
+    assert {line["usd"] for line in lines} == {None}
+    with ScriptedServer((500, "down")) as server:
+        priced = generate(server, tmp_path / "d")  # the same folder, now with a price: nothing is asked again
+    by_hand = sum(line["prompt_tokens"] * 1e-6 + line["completion_tokens"] * 1e-5 for line in lines)
+    assert priced.money is not None
+    assert priced.money.usd == pytest.approx(by_hand, abs=1e-7)
 
 
 @pytest.mark.usefixtures("workspace")

@@ -84,7 +84,7 @@ def test_well_worded_rows_become_a_data_file_that_replays_and_passes_the_gates(
 def item() -> tuple[str, str]:
     """Return id and title of a conversation whose one turn asks for a new task and says nothing else."""
     for _ in range(8):
-        for item in SYNTH_BRIEF.call({"work": "w", "target_rows": 400, "num_rows": 50, "seed": 0}).items:
+        for item in SYNTH_BRIEF.call({"work": "w", "target_rows": 150, "num_rows": 50, "seed": 0}).items:
             turn = item.turns[0]
             says_only_the_title = [*turn.details.values()] == turn.word_for_word and len(turn.details) == 1
             if len(item.turns) == 1 and turn.asks == "asks for a new task" and says_only_the_title:
