@@ -10,7 +10,7 @@ from pipeline.core.files import read_json, sha256_file, write_atomic, write_json
 from pipeline.core.units import format_bytes
 from pipeline.export.gate_report import GATE_FILE
 from pipeline.export.source import TrainingSource
-from pipeline.export.vocabulary import read_vocabulary
+from pipeline.export.vocabulary import end_token
 
 _SMALL_MODEL_PARAMS = 1_000_000_000
 _OLLAMA_CONTEXT_TOKENS = 4096
@@ -24,7 +24,9 @@ def gguf_name(quantization: str) -> str:
 
 def default_gguf(quantizations: list[str], num_params: int) -> str | None:
     """Return the file to serve: q8_0 below a billion parameters, where q4_k_m costs accuracy, else q4_k_m."""
-    order = ["q8_0", "f16", "q4_k_m"] if num_params < _SMALL_MODEL_PARAMS else ["q4_k_m", "q8_0", "f16"]
+    order = ["q8_0", "f16", "q5_k_m", "q4_k_m"]
+    if num_params >= _SMALL_MODEL_PARAMS:
+        order = ["q4_k_m", "q5_k_m", "q8_0", "f16"]
     return next((gguf_name(q) for q in order if q in quantizations), None)
 
 
@@ -72,7 +74,6 @@ def _tool_definitions(tool_set: str) -> bytes:
 
 
 def _modelfile(source: TrainingSource, served: str) -> str:
-    vocabulary = read_vocabulary(source.base.folder, source.base.config["vocab_size"])
     context = min(_OLLAMA_CONTEXT_TOKENS, source.base.config["max_position_embeddings"])
     return "\n".join(
         [
@@ -82,7 +83,7 @@ def _modelfile(source: TrainingSource, served: str) -> str:
             f"FROM ./{served}",
             "PARAMETER temperature 0",
             f"PARAMETER num_ctx {context}",
-            f'PARAMETER stop "{vocabulary.tokens[vocabulary.special_ids["eos"]]}"',
+            f'PARAMETER stop "{end_token(source.base.folder)}"',
             "",
         ]
     )

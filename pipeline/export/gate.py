@@ -141,6 +141,8 @@ def _check_file(
 def _check_behaviour(server: GateServer, subject: Subject, reference: "Reference") -> list[GateCheck]:
     tools = load_tools() if subject.uses_tools else []
     questions = build_questions(subject.system_prompt, with_tools=subject.uses_tools)
+    if reference.render(questions[0], tools or None) is None:  # such as Gemma 2, which has no system role
+        questions = [messages[-1:] for messages in questions]
     checks = [
         check_stop(server, reference, questions, tools),
         check_streaming(server, questions[0], tools),
