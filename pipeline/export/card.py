@@ -22,26 +22,35 @@ def gguf_name(quantization: str) -> str:
     return f"model-{quantization}.gguf"
 
 
-def default_gguf(quantizations: list[str], num_params: int) -> str | None:
-    """Return the file to serve: q8_0 below a billion parameters, where q4_k_m costs accuracy, else q4_k_m."""
+def order_by_preference(files: list[Path], num_params: int) -> list[Path]:
+    """Return GGUF files in the order in which they should be served, as long as they lose little on the task.
+
+    Below a billion parameters 8 bits come first: rows are short, most fall back to other types, and little is saved.
+    """
     order = ["q8_0", "f16", "q5_k_m", "q4_k_m"]
     if num_params >= _SMALL_MODEL_PARAMS:
         order = ["q4_k_m", "q5_k_m", "q8_0", "f16"]
-    return next((gguf_name(q) for q in order if q in quantizations), None)
+    ranks = {gguf_name(quantization): rank for rank, quantization in enumerate(order)}
+    return sorted(files, key=lambda path: (ranks.get(path.name, len(ranks)), path.name))
 
 
-def write_companions(folder: Path, source: TrainingSource, quantizations: list[str]) -> None:
+def default_gguf(quantizations: list[str], num_params: int) -> str | None:
+    """Return the file to serve as long as nothing has been measured."""
+    files = order_by_preference([Path(gguf_name(q)) for q in quantizations], num_params)
+    return files[0].name if files else None
+
+
+def write_companions(folder: Path, source: TrainingSource, served: str | None) -> None:
     """Write ``chat_template.jinja``, ``tools.json`` and ``Modelfile``."""
     write_atomic(folder / "chat_template.jinja", (source.base.folder / "chat_template.jinja").read_bytes())
     if source.tool_set is not None:
         write_atomic(folder / "tools.json", _tool_definitions(source.tool_set))
-    served = default_gguf(quantizations, source.base.num_params)
     if served is not None:
         write_atomic(folder / "Modelfile", _modelfile(source, served))
 
 
 def write_record(
-    folder: Path, name: str, export_run_id: str, source: TrainingSource, quantizations: list[str]
+    folder: Path, name: str, export_run_id: str, source: TrainingSource, served: str | None
 ) -> None:
     """Write ``README.md`` and ``export.json``, which lists every other file with its digest."""
     write_atomic(folder / "README.md", _model_card(folder, name, source))
@@ -53,7 +62,7 @@ def write_record(
     }
     record = {
         "name": name,
-        "default_gguf": default_gguf(quantizations, source.base.num_params),
+        "default_gguf": served,
         "num_params": source.base.num_params,
         "source_run": source.run_id,
         "export_run": export_run_id,
@@ -61,6 +70,7 @@ def write_record(
         "base_model_path": source.facts["base_model_path"],
         "method": source.facts["method"],
         "tool_set": source.tool_set,
+        "held_out": str(source.held_out) if source.held_out else None,
         "system_prompt_template": source.facts.get("system_prompt_template"),
         "files": files,
     }

@@ -21,10 +21,10 @@ from pipeline.core.progress import Progress
 from pipeline.core.runs import Run
 from pipeline.core.settings import Settings
 from pipeline.core.units import format_bytes
-from pipeline.export.card import RECORD, gguf_name, write_companions, write_record
+from pipeline.export.card import RECORD, default_gguf, gguf_name, write_companions, write_record
 from pipeline.export.checkpoint import read_checkpoint
 from pipeline.export.gate import find_subject, run_gate
-from pipeline.export.gate_report import GATE_FILE, GateReport
+from pipeline.export.gate_report import GATE_FILE, GateCheck, GateReport
 from pipeline.export.gguf import quantize_file, write_f16_gguf
 from pipeline.export.quantization import (
     BITS_PER_WEIGHT,
@@ -109,15 +109,25 @@ def export_model(request: ExportRunRequest, run: Run) -> ExportRunResult:
     merged = (work if "merged" in request.formats else run.artifacts) / "merged"
     _check_room(work, source, request)
     tensor_types = _build(work, merged, source, request, run)
-    write_record(work, request.name, run.id, source, list(_wanted_gguf(request)))
+    default = default_gguf(list(_wanted_gguf(request)), source.base.num_params)
+    _describe_files(work, request, run, source, default)
     if request.verify and _wanted_gguf(request):
         report = run_gate(find_subject(work, merged), run)
+        if report.default_gguf != default:  # what is usual for its size costs this model answers
+            _describe_files(work, request, run, source, report.default_gguf)
         if not report.passed and not request.force:
             return _describe(work, request, tensor_types, published=False)
     _publish(work, target)
     if "merged" not in request.formats:
         shutil.rmtree(merged, ignore_errors=True)
     return _describe(target, request, tensor_types)
+
+
+def _describe_files(
+    work: Path, request: ExportRunRequest, run: Run, source: TrainingSource, served: str | None
+) -> None:
+    write_companions(work, source, served)
+    write_record(work, request.name, run.id, source, served)
 
 
 def _publish(work: Path, target: Path) -> None:
@@ -192,7 +202,6 @@ def _build(
     tensor_types = _make_gguf(work, merged, request, run) if _wanted_gguf(request) else {}
     if "adapter" in request.formats and source.is_adapter:
         _copy_adapter(work, source)
-    write_companions(work, source, list(_wanted_gguf(request)))
     return tensor_types
 
 
@@ -264,11 +273,17 @@ def _describe(
         gate_passed=gate.passed if gate else None,
         failed_checks=failed,
         reused=reused,
-        warnings=[] if published else [f"the gate failed, so models/{request.name} was left as it was"],
+        warnings=[f"{c.id}: {c.measured}" for c in (gate.checks if gate else ()) if _is_lossy(c)]
+        if published
+        else [f"the gate failed, so models/{request.name} was left as it was"],
         next_step=f"llmops deploy serve --model {relative}"
         if published
         else f"Read failed_checks; --force publishes {relative} all the same.",
     )
+
+
+def _is_lossy(check: GateCheck) -> bool:
+    return check.id.startswith("task_accuracy") and check.passed is None
 
 
 EXPORT_RUN = Operation(

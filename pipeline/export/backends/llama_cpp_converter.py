@@ -12,6 +12,7 @@ import subprocess
 import sys
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 
 from pipeline.core.errors import IntegrityError, InvalidInputError
 
@@ -101,7 +102,7 @@ def _convert(repository: Path, folder: Path, part: Path, name: str) -> None:
 
     tokenizer = read_json(folder / "tokenizer.json")
 
-    def recognise(model, loaded) -> str:
+    def recognise(model: Any, loaded: Any) -> str:
         try:
             return by_fingerprint(model, loaded)
         except NotImplementedError:
@@ -132,7 +133,7 @@ def _convert(repository: Path, folder: Path, part: Path, name: str) -> None:
         model.write()
 
 
-def _mark_added_tokens(metadata, added: list[dict], kinds) -> None:
+def _mark_added_tokens(metadata: dict[str, Any], added: list[dict[str, Any]], kinds: Any) -> None:
     """Make every added token one that is recognised in text.
 
     The converter reads which ones are from files that transformers 5 no longer writes (``added_tokens_decoder``), and
