@@ -159,6 +159,11 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Convert a model folder to one GGUF file with its chat template inside; nothing is compared.",
     ),
     CatalogueEntry(
+        "export.push",
+        "pipeline.export.push:EXPORT_PUSH",
+        "Upload an export whose gate passed to a model hub; without --no-dry-run it only lists the files.",
+    ),
+    CatalogueEntry(
         "evals.run",
         "pipeline.evals.run:EVALS_RUN",
         "Evaluate a served model on conversations with exact ground truth, turn by turn.",

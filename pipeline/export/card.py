@@ -14,6 +14,8 @@ from pipeline.export.vocabulary import end_token
 
 _SMALL_MODEL_PARAMS = 1_000_000_000
 _OLLAMA_CONTEXT_TOKENS = 4096
+_HUB_LICENCES = ("Apache-2.0", "MIT")
+"""SPDX ids whose lower-case form a hub knows; others are named in the text."""
 RECORD = "export.json"
 
 
@@ -105,8 +107,14 @@ def _model_card(folder: Path, name: str, source: TrainingSource) -> str:
     base: dict[str, Any] = read_json(origin) if origin.is_file() else {}
     rows = [f"| `{p.name}` | {format_bytes(p.stat().st_size)} |" for p in sorted(folder.glob("*.gguf"))]
     metrics = [f"| {key} | {value:.6g} |" for key, value in sorted(source.metrics.items())]
+    licence = str(base.get("licence", "other"))
     return "\n".join(
         [
+            "---",
+            f"license: {licence.lower() if licence in _HUB_LICENCES else 'other'}",
+            *([f"base_model: {base['hub_id']}"] if "hub_id" in base else []),
+            "pipeline_tag: text-generation",
+            "---",
             f"# {name}",
             "",
             f"{source.base.folder.name} ({base.get('hub_id', 'local folder')}, {source.base.num_params / 1e6:.0f} M "

@@ -186,7 +186,7 @@ def _check_room(work: Path, source: TrainingSource, request: ExportRunRequest) -
         raise DoesNotFitError(
             f"the export needs {format_bytes(needed)} of memory, {format_bytes(available)} are available",
             hint="Close other programs, or export on a larger machine: the run directory can be copied. "
-            "Without the gate (--verify false) one weight file has to fit, with it the model in 32 bits.",
+            "Without the gate (--no-verify) one weight file has to fit, with it the model in 32 bits.",
             needed_bytes=needed,
             available_bytes=available,
         )
