@@ -186,6 +186,11 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
     CatalogueEntry(
         "deploy.status", "pipeline.deploy.watch:DEPLOY_STATUS", "Ask a server whether it answers."
     ),
+    CatalogueEntry(
+        "deploy.cluster-config",
+        "pipeline.deploy.cluster:DEPLOY_CLUSTER_CONFIG",
+        "Write compose and nginx files that serve an export by vLLM or llama.cpp behind a load balancer.",
+    ),
     CatalogueEntry("deploy.stop", "pipeline.deploy.watch:DEPLOY_STOP", "Stop a server of this workspace."),
     CatalogueEntry(
         "agent.run",

@@ -259,14 +259,17 @@ def test_base_and_gguf_adapter_together_answer_like_the_merged_model(
 ) -> None:
     for path in read_checkpoint(starter_model).companions:
         shutil.copyfile(path, tmp_path / path.name)
-    merge_adapter(read_checkpoint(starter_model), adapter, tmp_path)
+    strong = shutil.copytree(adapter, tmp_path / "strong")  # the adapter as it is changes no word of a short answer
+    config = read_json(strong / "adapter_config.json")
+    write_json(strong / "adapter_config.json", {**config, "lora_alpha": 64})
+    merge_adapter(read_checkpoint(starter_model), strong, tmp_path)
     convert_folder(tmp_path, tmp_path / "merged.gguf", name="merged")
-    convert_adapter(adapter, starter_model, tmp_path / "adapter.gguf")
+    convert_adapter(strong, starter_model, tmp_path / "adapter.gguf")
     question = [{"role": "user", "content": "What is the capital of France?"}]
 
     def ask(gguf_path: Path, model: str, adapters: tuple[AdapterSpec, ...] = ()) -> str:
         spec = ServerSpec(model_path=str(gguf_path), name="base", adapters=adapters, exact_numerics=True)
-        body = {"model": model, "messages": question, "temperature": 0, "max_tokens": 16}
+        body = {"model": model, "messages": question, "temperature": 0, "max_tokens": 12}
         with start_server(spec) as server:
             answer = httpx.post(f"{server.root_url}/v1/chat/completions", json=body, timeout=120).json()
         return answer["choices"][0]["message"]["content"]
