@@ -9,10 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
 from pipeline.core.errors import InvalidInputError
-from pipeline.core.messages import Example, Message
+from pipeline.core.messages import Message
 from pipeline.export.gate_report import GateCheck
 from pipeline.export.gate_server import GateServer
 
@@ -39,13 +37,13 @@ def read_turns(path: Path) -> list[HeldOutTurn]:
     turns: list[HeldOutTurn] = []
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
-            messages = Example.from_row(json.loads(line)).messages
+            messages = [Message.from_openai(raw) for raw in json.loads(line)["messages"]]
             turns += [
                 HeldOutTurn([m.to_openai() for m in messages[:i]], _calls_of(message))
                 for i, message in enumerate(messages)
                 if message.role == "assistant"
             ]
-    except (OSError, ValueError, KeyError, ValidationError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidInputError(
             f"{path.name} is not a file of conversations: {str(error)[:200]}",
             hint="Name the test.jsonl that `llmops synth generate` wrote, or one in its format.",

@@ -259,26 +259,34 @@ def test_base_and_gguf_adapter_together_answer_like_the_merged_model(
 ) -> None:
     for path in read_checkpoint(starter_model).companions:
         shutil.copyfile(path, tmp_path / path.name)
-    strong = shutil.copytree(adapter, tmp_path / "strong")  # the adapter as it is changes no word of a short answer
+    strong = shutil.copytree(adapter, tmp_path / "strong")  # as it is, it hardly moves a short prompt
     config = read_json(strong / "adapter_config.json")
     write_json(strong / "adapter_config.json", {**config, "lora_alpha": 64})
     merge_adapter(read_checkpoint(starter_model), strong, tmp_path)
     convert_folder(tmp_path, tmp_path / "merged.gguf", name="merged")
     convert_adapter(strong, starter_model, tmp_path / "adapter.gguf")
-    question = [{"role": "user", "content": "What is the capital of France?"}]
+    question = [{"role": "user", "content": "Name a fruit."}]
 
-    def ask(gguf_path: Path, model: str, adapters: tuple[AdapterSpec, ...] = ()) -> str:
+    def ask(gguf_path: Path, model: str, adapters: tuple[AdapterSpec, ...] = ()) -> dict[str, float]:
         spec = ServerSpec(model_path=str(gguf_path), name="base", adapters=adapters, exact_numerics=True)
-        body = {"model": model, "messages": question, "temperature": 0, "max_tokens": 12}
+        body = {"model": model, "messages": question, "temperature": 0, "max_tokens": 1}
         with start_server(spec) as server:
-            answer = httpx.post(f"{server.root_url}/v1/chat/completions", json=body, timeout=120).json()
-        return answer["choices"][0]["message"]["content"]
+            url = f"{server.root_url}/v1/chat/completions"
+            answer = httpx.post(url, json=body | {"logprobs": True, "top_logprobs": 20}, timeout=120).json()
+        likely = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        return {item["token"]: item["logprob"] for item in likely}
+
+    def distance(one: dict[str, float], other: dict[str, float]) -> float:
+        return max(abs(one[token] - other[token]) for token in one.keys() & other.keys())
 
     pair = (AdapterSpec(name="tuned", path=str(tmp_path / "adapter.gguf")),)
     plain, merged = ask(starter_gguf, "base"), ask(tmp_path / "merged.gguf", "base")
-    assert merged != plain
-    assert ask(starter_gguf, "tuned", pair) == merged
-    assert ask(starter_gguf, "base", pair) == plain
+    effect = distance(plain, merged)
+    assert effect > 0.2
+    assert (
+        distance(ask(starter_gguf, "tuned", pair), merged) < 0.1 * effect
+    )  # the merged one is rounded to bfloat16
+    assert distance(ask(starter_gguf, "base", pair), plain) < 1e-4
 
 
 def test_a_converter_that_is_not_the_reviewed_one_does_not_run(
