@@ -97,4 +97,5 @@ EXPORT_PUSH = Operation(
     long_running=True,
     destructive=True,
     positional=("model",),
+    surfaces=("cli",),  # what leaves the machine is a person's decision, not a model's
 )
