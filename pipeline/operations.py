@@ -259,6 +259,11 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Convert a model folder to one GGUF file with its chat template inside; nothing is compared.",
     ),
     CatalogueEntry(
+        "export.push",
+        "pipeline.export.push:EXPORT_PUSH",
+        "Upload an export whose gate passed to a model hub; without --no-dry-run it only lists the files.",
+    ),
+    CatalogueEntry(
         "evals.run",
         "pipeline.evals.run:EVALS_RUN",
         "Evaluate a served model on conversations with exact ground truth, turn by turn.",
@@ -280,6 +285,11 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
     ),
     CatalogueEntry(
         "deploy.status", "pipeline.deploy.watch:DEPLOY_STATUS", "Ask a server whether it answers."
+    ),
+    CatalogueEntry(
+        "deploy.cluster-config",
+        "pipeline.deploy.cluster:DEPLOY_CLUSTER_CONFIG",
+        "Write compose and nginx files that serve an export by vLLM or llama.cpp behind a load balancer.",
     ),
     CatalogueEntry("deploy.stop", "pipeline.deploy.watch:DEPLOY_STOP", "Stop a server of this workspace."),
     CatalogueEntry(

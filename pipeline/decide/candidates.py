@@ -51,8 +51,6 @@ class BaseModelChoice(Part):
     """SPDX id, or the name of its own licence."""
     tools: str
     """Tools in its chat template: `native`, `single call` (no parallel calls), `ours` (this repository's), `none`."""
-    exports_here: bool
-    """`export run` converts it to GGUF."""
     use: Use
     """`lora` on 16-bit or `qlora` on 4-bit weights, or serving a GGUF file when nothing is trained."""
     process_bytes: int
@@ -81,16 +79,13 @@ def choose_base_models(request: DecideRecommendRequest, *, trains: bool) -> list
     """Return base models that licence and tools allow and that fit the GPU; the smallest one when none fits.
 
     Native tool templates come before others, Apache-2.0 and MIT before licences with terms, then larger before
-    smaller, or smaller before larger when answers must be fast. The last place is for one that the export converts.
+    smaller, or smaller before larger when answers must be fast. What the export does not convert is left out.
     """
     is_fast = request.max_latency_ms is not None and request.max_latency_ms <= _FAST_ANSWER_MS
     reason = "the smaller the faster" if is_fast else "the larger the surer"
     ranked = _rank(request, is_fast=is_fast)
     shown: list[Candidate] = []
     for model in ranked:
-        is_last_place = len(shown) == _MAX_SHOWN - 1
-        if is_last_place and not _exports_here(model) and not any(item.choice.exports_here for item in shown):
-            continue
         plan = plan_compute(model.registry_id, request.gpu, trains=trains)
         if plan.fits:
             shown.append(Candidate(_describe(model, plan, reason), plan))
@@ -108,7 +103,8 @@ def _rank(request: DecideRecommendRequest, *, is_fast: bool) -> list[KnownModel]
     allowed = [
         model
         for model in read_candidates()
-        if not (request.is_commercial and model.commercial == "no")
+        if model.architecture in SUPPORTED_ARCHITECTURES
+        and not (request.is_commercial and model.commercial == "no")
         and not (needs_tools and model.tools == "none")
     ]
 
@@ -120,23 +116,17 @@ def _rank(request: DecideRecommendRequest, *, is_fast: bool) -> list[KnownModel]
 
 
 def _describe(model: KnownModel, plan: ComputePlan, reason: str) -> BaseModelChoice:
-    exports = _exports_here(model)
     return BaseModelChoice(
         model=model.model,
         billion_params=round(_size(model) / 1e9, 3),
         licence=model.licence,
         tools=model.tools,
-        exports_here=exports,
         use=plan.use,
         process_bytes=plan.estimate.process_bytes.expected,
         fits=plan.fits,
-        reason="goes the whole way here" if exports and plan.fits else reason,
+        reason=reason,
     )
 
 
 def _size(model: KnownModel) -> int:
     return find_architecture(model.registry_id).num_parameters
-
-
-def _exports_here(model: KnownModel) -> bool:
-    return model.architecture in SUPPORTED_ARCHITECTURES

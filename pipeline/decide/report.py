@@ -83,12 +83,11 @@ def _render_training(result: "DecideRecommendResult") -> list[str]:
                 f"{model.billion_params:.2f} B",
                 model.licence,
                 model.tools,
-                "yes" if model.exports_here else "no",
                 f"{model.use}: {format_bytes(model.process_bytes)}{'' if model.fits else ', does not fit'}",
                 model.reason,
             )
             for model in result.base_models
         ]
-        header = ("model", "parameters", "licence", "tools", "exports here", "memory", "reason")
+        header = ("model", "parameters", "licence", "tools", "memory", "reason")
         lines += ["## Base models to start from", "", *render_table(header, models), ""]
     return lines

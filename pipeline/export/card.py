@@ -10,10 +10,12 @@ from pipeline.core.files import read_json, sha256_file, write_atomic, write_json
 from pipeline.core.units import format_bytes
 from pipeline.export.gate_report import GATE_FILE
 from pipeline.export.source import TrainingSource
-from pipeline.export.vocabulary import read_vocabulary
+from pipeline.export.vocabulary import end_token
 
 _SMALL_MODEL_PARAMS = 1_000_000_000
 _OLLAMA_CONTEXT_TOKENS = 4096
+_HUB_LICENCES = ("Apache-2.0", "MIT")
+"""SPDX ids whose lower-case form a hub knows; others are named in the text."""
 RECORD = "export.json"
 
 
@@ -22,24 +24,35 @@ def gguf_name(quantization: str) -> str:
     return f"model-{quantization}.gguf"
 
 
+def order_by_preference(files: list[Path], num_params: int) -> list[Path]:
+    """Return GGUF files in the order in which they should be served, as long as they lose little on the task.
+
+    Below a billion parameters 8 bits come first: rows are short, most fall back to other types, and little is saved.
+    """
+    order = ["q8_0", "f16", "q5_k_m", "q4_k_m"]
+    if num_params >= _SMALL_MODEL_PARAMS:
+        order = ["q4_k_m", "q5_k_m", "q8_0", "f16"]
+    ranks = {gguf_name(quantization): rank for rank, quantization in enumerate(order)}
+    return sorted(files, key=lambda path: (ranks.get(path.name, len(ranks)), path.name))
+
+
 def default_gguf(quantizations: list[str], num_params: int) -> str | None:
-    """Return the file to serve: q8_0 below a billion parameters, where q4_k_m costs accuracy, else q4_k_m."""
-    order = ["q8_0", "f16", "q4_k_m"] if num_params < _SMALL_MODEL_PARAMS else ["q4_k_m", "q8_0", "f16"]
-    return next((gguf_name(q) for q in order if q in quantizations), None)
+    """Return the file to serve as long as nothing has been measured."""
+    files = order_by_preference([Path(gguf_name(q)) for q in quantizations], num_params)
+    return files[0].name if files else None
 
 
-def write_companions(folder: Path, source: TrainingSource, quantizations: list[str]) -> None:
+def write_companions(folder: Path, source: TrainingSource, served: str | None) -> None:
     """Write ``chat_template.jinja``, ``tools.json`` and ``Modelfile``."""
     write_atomic(folder / "chat_template.jinja", (source.base.folder / "chat_template.jinja").read_bytes())
     if source.tool_set is not None:
         write_atomic(folder / "tools.json", _tool_definitions(source.tool_set))
-    served = default_gguf(quantizations, source.base.num_params)
     if served is not None:
         write_atomic(folder / "Modelfile", _modelfile(source, served))
 
 
 def write_record(
-    folder: Path, name: str, export_run_id: str, source: TrainingSource, quantizations: list[str]
+    folder: Path, name: str, export_run_id: str, source: TrainingSource, served: str | None
 ) -> None:
     """Write ``README.md`` and ``export.json``, which lists every other file with its digest."""
     write_atomic(folder / "README.md", _model_card(folder, name, source))
@@ -51,7 +64,7 @@ def write_record(
     }
     record = {
         "name": name,
-        "default_gguf": default_gguf(quantizations, source.base.num_params),
+        "default_gguf": served,
         "num_params": source.base.num_params,
         "source_run": source.run_id,
         "export_run": export_run_id,
@@ -59,6 +72,7 @@ def write_record(
         "base_model_path": source.facts["base_model_path"],
         "method": source.facts["method"],
         "tool_set": source.tool_set,
+        "held_out": str(source.held_out) if source.held_out else None,
         "system_prompt_template": source.facts.get("system_prompt_template"),
         "files": files,
     }
@@ -72,7 +86,6 @@ def _tool_definitions(tool_set: str) -> bytes:
 
 
 def _modelfile(source: TrainingSource, served: str) -> str:
-    vocabulary = read_vocabulary(source.base.folder, source.base.config["vocab_size"])
     context = min(_OLLAMA_CONTEXT_TOKENS, source.base.config["max_position_embeddings"])
     return "\n".join(
         [
@@ -82,7 +95,7 @@ def _modelfile(source: TrainingSource, served: str) -> str:
             f"FROM ./{served}",
             "PARAMETER temperature 0",
             f"PARAMETER num_ctx {context}",
-            f'PARAMETER stop "{vocabulary.tokens[vocabulary.special_ids["eos"]]}"',
+            f'PARAMETER stop "{end_token(source.base.folder)}"',
             "",
         ]
     )
@@ -94,8 +107,14 @@ def _model_card(folder: Path, name: str, source: TrainingSource) -> str:
     base: dict[str, Any] = read_json(origin) if origin.is_file() else {}
     rows = [f"| `{p.name}` | {format_bytes(p.stat().st_size)} |" for p in sorted(folder.glob("*.gguf"))]
     metrics = [f"| {key} | {value:.6g} |" for key, value in sorted(source.metrics.items())]
+    licence = str(base.get("licence", "other"))
     return "\n".join(
         [
+            "---",
+            f"license: {licence.lower() if licence in _HUB_LICENCES else 'other'}",
+            *([f"base_model: {base['hub_id']}"] if "hub_id" in base else []),
+            "pipeline_tag: text-generation",
+            "---",
             f"# {name}",
             "",
             f"{source.base.folder.name} ({base.get('hub_id', 'local folder')}, {source.base.num_params / 1e6:.0f} M "

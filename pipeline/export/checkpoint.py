@@ -9,7 +9,17 @@ from typing import Any
 from pipeline.core.errors import IntegrityError, InvalidInputError
 from pipeline.core.files import read_json
 
-SUPPORTED_ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
+SUPPORTED_ARCHITECTURES = {
+    "LlamaForCausalLM": "Llama, SmolLM2",
+    "SmolLM3ForCausalLM": "SmolLM3",
+    "MistralForCausalLM": "Mistral",
+    "Qwen2ForCausalLM": "Qwen2.5",
+    "Qwen3ForCausalLM": "Qwen3",
+    "Gemma2ForCausalLM": "Gemma 2",
+    "Gemma3ForCausalLM": "Gemma 3 (text)",
+    "Phi3ForCausalLM": "Phi-3, Phi-4-mini",
+}
+"""What a test converts, serves and compares token by token; the converter knows more, and nobody has compared them."""
 _LENGTH_BYTES = 8
 _WEIGHT_SUFFIXES = (".safetensors", ".safetensors.index.json", ".bin", ".gguf")
 _NOT_COPIED = ("source.json",)  # lists the digests of the base's weights, which a merged model no longer has
@@ -46,6 +56,14 @@ class Checkpoint:
         return "float16" if "F16" in kinds and "BF16" not in kinds else "bfloat16"
 
     @property
+    def weight_files(self) -> dict[str, list[str]]:
+        """Names of the tensors by weight file, in the order of the files."""
+        return {
+            file: [name for name, fact in self.tensors.items() if fact.file == file]
+            for file in sorted({fact.file for fact in self.tensors.values()})
+        }
+
+    @property
     def companions(self) -> list[Path]:
         """Files that go along with the weights unchanged: configuration, tokenizer, template, licence."""
         files = (path for path in sorted(self.folder.iterdir()) if path.is_file())
@@ -70,7 +88,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     if architecture not in SUPPORTED_ARCHITECTURES:
         raise InvalidInputError(
             f"export does not know the architecture {architecture!r}",
-            hint=f"Use a model of {', '.join(SUPPORTED_ARCHITECTURES)} (SmolLM2, Llama, Mistral).",
+            hint=f"Use a model of these families: {', '.join(SUPPORTED_ARCHITECTURES.values())}.",
             supported=list(SUPPORTED_ARCHITECTURES),
         )
     tensors: dict[str, TensorFact] = {}

@@ -1,20 +1,22 @@
 """The gate: do the GGUF files say what the merged model says, and can they be served?
 
-It compares the file that keeps all bits (f16) with transformers token by token, and asks the file that will be served
-for a stop, a tool call and a stream. Does not measure skill on the task: that is `evals run`.
+It compares the file that keeps all bits (f16) with transformers token by token, measures what each quantisation costs on
+held-out turns, and asks the file that will be served for a stop, a tool call and a stream. How good the model is at its
+task, `evals run` says.
 """
 
 import time
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.core.errors import IntegrityError, InvalidInputError
 from pipeline.core.files import read_json, sha256_file, write_json
 from pipeline.core.progress import Progress
 from pipeline.core.runs import Run
-from pipeline.export.card import RECORD
+from pipeline.export.card import RECORD, order_by_preference
+from pipeline.export.checkpoint import read_checkpoint
 from pipeline.export.gate_checks import (
     check_greedy,
     check_logprobs,
@@ -29,6 +31,14 @@ from pipeline.export.gate_checks import (
 from pipeline.export.gate_corpus import GATE_DATE, build_corpus, build_questions
 from pipeline.export.gate_report import GATE_FILE, GateCheck, GateReport
 from pipeline.export.gate_server import GateServer, open_server
+from pipeline.export.gate_task import (
+    CONCURRENCY,
+    LOSS_LIMIT_POINTS,
+    check_accuracy,
+    measure_accuracy,
+    points_lost,
+    read_turns,
+)
 from pipeline.task_api.store import TaskStore
 from pipeline.task_api.tools import load_tools, system_prompt
 
@@ -44,18 +54,20 @@ class Subject:
     """Folder that gets ``gate.json``."""
     files: list[Path]
     """GGUF files."""
-    served: Path
-    """The one users are served."""
+    preference: list[Path]
+    """The files in the order in which they should be served; the gate takes the first that loses little."""
     reference: Path
     """Merged Hugging Face folder."""
     uses_tools: bool
     """The model was trained on tools, so a tool round trip is required."""
     system_prompt: str
+    held_out: Path | None
+    """Conversations to measure task accuracy on."""
     digests: dict[str, str]
     """Expected SHA-256 by file name, where the export recorded one."""
 
 
-def find_subject(model: Path, reference: Path | None) -> Subject:
+def find_subject(model: Path, reference: Path | None, held_out: Path | None = None) -> Subject:
     """Resolve an export folder, or one GGUF file, into what there is to verify.
 
     Raises:
@@ -72,15 +84,17 @@ def find_subject(model: Path, reference: Path | None) -> Subject:
             f"no merged model at {compared} to compare with",
             hint="Pass --reference FOLDER with the Hugging Face model the GGUF was made from.",
         )
-    default = home / (record.get("default_gguf") or files[0].name)
+    num_params: int = record.get("num_params") or read_checkpoint(compared).num_params
+    recorded = Path(record.get("held_out") or "")
     template = record.get("system_prompt_template") or system_prompt(date.fromisoformat(GATE_DATE))
     return Subject(
         home=home,
         files=files,
-        served=default if default in files else files[0],
+        preference=order_by_preference(files, num_params),
         reference=compared,
         uses_tools=record.get("tool_set") is not None,
         system_prompt=template.replace("{today}", GATE_DATE),
+        held_out=held_out or (recorded if record.get("held_out") and recorded.is_file() else None),
         digests={name: facts["sha256"] for name, facts in record.get("files", {}).items()},
     )
 
@@ -106,13 +120,12 @@ def run_gate(subject: Subject, run: Run | None = None) -> GateReport:
         for path in subject.files:
             checks += check_metadata(path.name, metadata[path], template, reference.special_ids)
         exact = next((path for path in subject.files if holds_full_weights(metadata[path])), None)
-        for path in subject.files:
-            with open_server(path, exact=path == exact) as server:
-                checks += _check_file(server, path, exact, subject, reference)
-            progress.advance(note=path.name)
+        looked_at = _look_at_files(subject, exact, reference, progress)
+        checks += looked_at.checks
     report = GateReport(
         passed=all(check.passed is not False for check in checks),
         checks=checks,
+        default_gguf=looked_at.default.name,
         seconds=round(time.monotonic() - started, 1),
         files=digests,
     )
@@ -120,27 +133,70 @@ def run_gate(subject: Subject, run: Run | None = None) -> GateReport:
     return report
 
 
-def _check_file(
+class _LookedAt(NamedTuple):
+    checks: list[GateCheck]
+    default: Path
+
+
+def _look_at_files(
+    subject: Subject, exact: Path | None, reference: "Reference", progress: Progress
+) -> _LookedAt:
+    """Serve every file: the one that keeps all bits first, then in the order in which they should be served."""
+    turns = read_turns(subject.held_out) if subject.held_out and subject.uses_tools else []
+    first = exact or subject.preference[0]
+    accuracy: dict[Path, float] = {}
+    checks: list[GateCheck] = []
+    default: Path | None = None
+    for path in [first, *(p for p in subject.preference if p != first)]:
+        with open_server(path, exact=path == exact, num_slots=CONCURRENCY if turns else 1) as server:
+            checks += _compare(server, path, exact, subject, reference)
+            accuracy[path] = measure_accuracy(server, turns, load_tools()) if turns else 0.0
+            is_small_loss = points_lost(accuracy[path], accuracy[first]) <= LOSS_LIMIT_POINTS
+            if default is None and is_small_loss and path == _next_choice(subject, accuracy, first):
+                default = path
+                checks += _check_behaviour(server, subject, reference)
+        progress.advance(note=path.name)
+    if default is None:  # every smaller file lost too much
+        default = first
+        with open_server(first, exact=False) as server:
+            checks += _check_behaviour(server, subject, reference)
+    if turns:
+        checks += [
+            check_accuracy(path.name, value, accuracy[first], len(turns), is_default=path == default)
+            for path, value in accuracy.items()
+        ]
+    return _LookedAt(checks, default)
+
+
+def _next_choice(subject: Subject, accuracy: dict[Path, float], first: Path) -> Path | None:
+    """Return the best-liked file that has not been measured as losing too much."""
+    for path in subject.preference:
+        if path not in accuracy or points_lost(accuracy[path], accuracy[first]) <= LOSS_LIMIT_POINTS:
+            return path
+    return None
+
+
+def _compare(
     server: GateServer, path: Path, exact: Path | None, subject: Subject, reference: "Reference"
 ) -> list[GateCheck]:
     corpus, tools = build_corpus(subject.system_prompt), load_tools()
     prompts = render_prompts(reference, corpus, tools)
     checks: list[GateCheck] = []
-    if path == (exact or subject.served):
+    if path == (exact or subject.preference[0]):
         template = (subject.reference / "chat_template.jinja").read_text(encoding="utf-8")
         checks += check_served_template(server, template, needs_tools=subject.uses_tools)
         checks += check_prompts(server, reference, corpus, tools)
     if path == exact:
         checks.append(check_greedy(server, reference, prompts))
     checks.append(check_logprobs(path.name, server, reference, prompts, is_exact=path == exact))
-    if path == subject.served:
-        checks += _check_behaviour(server, subject, reference)
     return checks
 
 
 def _check_behaviour(server: GateServer, subject: Subject, reference: "Reference") -> list[GateCheck]:
     tools = load_tools() if subject.uses_tools else []
     questions = build_questions(subject.system_prompt, with_tools=subject.uses_tools)
+    if reference.render(questions[0], tools or None) is None:  # such as Gemma 2, which has no system role
+        questions = [messages[-1:] for messages in questions]
     checks = [
         check_stop(server, reference, questions, tools),
         check_streaming(server, questions[0], tools),

@@ -31,6 +31,8 @@ class GateReport(BaseModel):
     """True when no check failed."""
     checks: list[GateCheck]
     """In the order they ran."""
+    default_gguf: str = ""
+    """File to serve: the preferred size whose task accuracy is within the limit."""
     seconds: float
     """Wall time."""
     files: dict[str, str]

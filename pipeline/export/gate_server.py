@@ -97,7 +97,7 @@ class GateServer:
 
 
 @contextmanager
-def open_server(gguf: Path, *, exact: bool) -> Generator[GateServer]:
+def open_server(gguf: Path, *, exact: bool, num_slots: int = 1) -> Generator[GateServer]:
     """Serve a file on a free loopback port while the block runs; ``exact`` uses a 32-bit cache.
 
     Raises:
@@ -109,7 +109,7 @@ def open_server(gguf: Path, *, exact: bool) -> Generator[GateServer]:
         model_path=str(gguf),
         name=gguf.stem,
         context_length=_CONTEXT_TOKENS,
-        num_slots=1,
+        num_slots=num_slots,
         expose_raw=True,
         exact_numerics=exact,
     )

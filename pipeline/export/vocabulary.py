@@ -1,18 +1,15 @@
-"""Tokenizer files -> the vocabulary metadata of a GGUF.
+"""What the tokenizer files of a model folder say, where llama.cpp's converter needs to be told.
 
-Covers byte-level BPE (SmolLM2, Llama 3, Qwen2 kinds). The pre-tokenizer is recognised by what ``tokenizer.json`` says
-it does; an unknown one is refused, because llama.cpp's fallback ("default") splits text differently without a word
-and the model then reads other tokens than it was trained on.
+The converter knows pre-tokenizers by a fingerprint of whole published tokenizers, which a small or an extended one does
+not have. Here one is recognised by what ``tokenizer.json`` does; an unknown one is refused, because llama.cpp's fallback
+("default") splits text differently without a word and the model then reads other tokens than it was trained on.
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pipeline.core.errors import InvalidInputError
 from pipeline.core.files import read_json
-
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
-"""Token types of the GGUF format."""
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -23,42 +20,46 @@ _PRE_TOKENIZERS: dict[tuple[tuple[tuple[object, ...], ...], bool], str] = {
     ((("split", _CONTRACTIONS + r"\p{N}{1,3}" + _REST), ("bytes", False, False)), True): "llama-bpe",
     ((("split", _CONTRACTIONS + r"\p{N}" + _REST), ("bytes", False, False)), False): "qwen2",
 }
-_ROLES = {"bos": "bos_token", "eos": "eos_token", "unk": "unk_token", "pad": "pad_token"}
+_PHI3_TOKENS = {"<s>", "</s>", "<unk>", "<|endoftext|>"}
 
 
-class Vocabulary(NamedTuple):
-    """Everything a GGUF says about the tokenizer."""
+def adds_space_prefix(tokenizer: dict[str, Any]) -> bool:
+    """Tell whether a sentencepiece kind of tokenizer puts a space before text that follows a special token.
 
-    tokens: list[str]
-    token_types: list[int]
-    merges: list[str]
-    pre: str
-    """llama.cpp's name of the pre-tokenizer."""
-    special_ids: dict[str, int]
-    """Token id by role: ``bos eos unk pad``; a role the tokenizer lacks is left out."""
+    llama.cpp puts it before each such piece of text or before none. A tokenizer that does so at the very start only
+    ("first") does it nowhere in a prompt, because prompts start with a special token.
+    """
+    normalizer: dict[str, Any] = tokenizer.get("normalizer") or {}
+    pre: dict[str, Any] = tokenizer.get("pre_tokenizer") or {}
+    steps: list[dict[str, Any]] = [
+        *(normalizer.get("normalizers") or [normalizer]),
+        *(pre.get("pretokenizers") or [pre]),
+    ]
+    return any(step.get("type") == "Prepend" or step.get("prepend_scheme") == "always" for step in steps)
 
 
-def read_vocabulary(folder: Path, vocab_size: int) -> Vocabulary:
-    """Read the tokenizer of a model folder; ids up to ``vocab_size`` without a token become unused ones.
+def strips_like_phi3(tokenizer: dict[str, Any]) -> bool:
+    """Tell whether white space after special tokens disappears, as in Phi-3, whose tokens llama.cpp then asks for."""
+    added: list[dict[str, Any]] = tokenizer.get("added_tokens") or []
+    vocabulary: dict[str, int] = tokenizer["model"]["vocab"]
+    known = vocabulary.keys() | {token["content"] for token in added}
+    return known >= _PHI3_TOKENS and any(token["special"] and token["rstrip"] for token in added)
+
+
+def end_token(folder: Path) -> str:
+    """Return the text of the token that ends a turn, as the tokenizer files name it.
 
     Raises:
-        InvalidInputError: If the tokenizer is not a byte-level BPE whose pre-tokenizer is known.
+        InvalidInputError: If they name none.
     """
-    tokenizer: dict[str, Any] = read_json(folder / "tokenizer.json")
-    pre = recognise_pre_tokenizer(tokenizer)
-    added_list: list[dict[str, Any]] = tokenizer.get("added_tokens") or []
-    added = {int(item["id"]): item for item in added_list}
-    ids: dict[str, int] = tokenizer["model"]["vocab"] | {item["content"]: key for key, item in added.items()}
-    by_id = {index: token for token, index in ids.items()}
-    if max(by_id) >= vocab_size:
-        raise InvalidInputError(
-            f"the tokenizer has token id {max(by_id)}, the model only {vocab_size} rows",
-            hint="Use the tokenizer the model was trained with.",
-        )
-    tokens = [by_id.get(index, f"[PAD{index}]") for index in range(vocab_size)]
-    types = [_token_type(index, by_id, added) for index in range(vocab_size)]
-    merges = [m if isinstance(m, str) else " ".join(m) for m in tokenizer["model"]["merges"]]
-    return Vocabulary(tokens, types, merges, pre, _special_ids(folder, ids))
+    named: dict[str, Any] = {}
+    for file in ("special_tokens_map.json", "tokenizer_config.json"):  # the second wins, as in transformers
+        if (folder / file).is_file():
+            named |= read_json(folder / file)
+    text: Any = named.get("eos_token")  # a string, or the whole entry of an added token
+    if text is None:
+        raise InvalidInputError(f"{folder} names no eos_token", hint="Name one in tokenizer_config.json.")
+    return text if isinstance(text, str) else text["content"]
 
 
 def recognise_pre_tokenizer(tokenizer: dict[str, Any]) -> str:
@@ -78,7 +79,7 @@ def recognise_pre_tokenizer(tokenizer: dict[str, Any]) -> str:
     if model.get("type") != "BPE" or model.get("byte_fallback") or name is None or not normalizer_is_known:
         raise InvalidInputError(
             f"this tokenizer is not known: {model.get('type')}, pre-tokenizer {steps}, normalizer {normalizer}",
-            hint="Export knows the tokenizers of SmolLM2, Llama 3 and Qwen2; for another, add its entry to "
+            hint="Use the tokenizer of the base model unchanged; for another kind, add its entry to "
             "pipeline/export/vocabulary.py with llama.cpp's name (llama-vocab.cpp) and run the gate.",
             supported=sorted(_PRE_TOKENIZERS.values()),
         )
@@ -95,24 +96,3 @@ def _describe(step: dict[str, Any]) -> tuple[object, ...]:
             return ("bytes", prefix, step.get("use_regex", True))
         case _:
             return (step.get("type"),)
-
-
-def _token_type(index: int, by_id: dict[int, str], added: dict[int, dict[str, Any]]) -> int:
-    if index not in by_id:
-        return UNUSED
-    if index not in added:
-        return NORMAL
-    return CONTROL if added[index]["special"] else USER_DEFINED
-
-
-def _special_ids(folder: Path, ids: dict[str, int]) -> dict[str, int]:
-    named: dict[str, Any] = {}
-    for file in ("special_tokens_map.json", "tokenizer_config.json"):  # the second wins, as in transformers
-        if (folder / file).is_file():
-            named |= read_json(folder / file)
-    found: dict[str, int] = {}
-    for role, key in _ROLES.items():
-        text: Any = named.get(key)  # a string, or the whole entry of an added token
-        if text is not None:
-            found[role] = ids[text if isinstance(text, str) else text["content"]]
-    return found

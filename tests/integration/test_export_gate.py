@@ -3,7 +3,6 @@
 
 import hashlib
 import json
-import math
 import shutil
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -21,17 +21,21 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from pipeline.core.errors import IntegrityError
+from pipeline.core.errors import IntegrityError, InvalidInputError
 from pipeline.core.files import read_json, sha256_file, write_json
 from pipeline.core.runs import Run
 from pipeline.export import gate
-from pipeline.export.backends import gguf_writer
+from pipeline.export import run as export_run
+from pipeline.export.backends import llama_cpp_converter
+from pipeline.export.backends.llama_cpp_converter import convert_adapter, convert_folder
 from pipeline.export.backends.merge import merge_adapter
 from pipeline.export.checkpoint import read_checkpoint
 from pipeline.export.gate_corpus import Case, build_corpus
 from pipeline.export.gguf import write_f16_gguf, write_gguf_file
 from pipeline.export.run import EXPORT_RUN
 from pipeline.export.verify import EXPORT_VERIFY
+from pipeline.inference.server import start_server
+from pipeline.inference.server_spec import AdapterSpec, ServerSpec
 
 pytestmark = pytest.mark.slow
 # What llama.cpp's converter wrote for this very model; see the file for its origin.
@@ -61,6 +65,18 @@ def adapter(starter_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
             torch.nn.init.normal_(parameter, std=0.1)
     model.save_pretrained(str(folder))
     return folder
+
+
+def _undo_rotary_order(path: Path) -> None:
+    """Put the rows of q and k back into Hugging Face's halves, as a converter that forgets the step leaves them."""
+    reader = gguf.GGUFReader(path, "r+")
+    heads = {"attn_q": 9, "attn_k": 3}  # SmolLM2-135M
+    for tensor in reader.tensors:
+        num_heads = heads.get(tensor.name.split(".")[-2])
+        if num_heads:
+            pairs = tensor.data.reshape(num_heads, -1, 2, tensor.data.shape[-1])
+            tensor.data[:] = pairs.swapaxes(1, 2).reshape(tensor.data.shape)
+    reader.data.flush()
 
 
 def _failed(path: Path, reference: Path) -> set[str]:
@@ -145,13 +161,10 @@ def test_a_changed_end_token_or_an_added_bos_fails(
 
 @pytest.mark.usefixtures("few_cases")
 def test_rotary_rows_left_in_hugging_face_order_fail_although_the_model_still_talks(
-    starter_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    starter_model: Path, starter_gguf: Path, tmp_path: Path
 ) -> None:
-    def leave(weight: np.ndarray, num_heads: int) -> np.ndarray:
-        return weight
-
-    monkeypatch.setattr(gguf_writer, "permute_rotary", leave)
-    write_f16_gguf(starter_model, tmp_path / "m.gguf")
+    shutil.copyfile(starter_gguf, tmp_path / "m.gguf")
+    _undo_rotary_order(tmp_path / "m.gguf")
     failed = _failed(tmp_path / "m.gguf", starter_model)
     assert {"greedy_parity", "next_token_logprobs"} <= failed
     assert not failed & {"template", "special_ids", "prompt_text", "prompt_tokens"}
@@ -183,7 +196,7 @@ def test_merging_a_lora_gives_the_logits_of_the_peft_model(
     base = read_checkpoint(starter_model)
     for path in base.companions:
         shutil.copyfile(path, tmp_path / path.name)
-    assert merge_adapter(base, adapter, tmp_path / "model.safetensors") == 4  # q and v of two layers
+    assert merge_adapter(base, adapter, tmp_path) == 4  # q and v of two layers
     tokens = torch.tensor([[1, 4093, 198, 1780, 314, 260, 3575, 282, 4649, 47, 2]])
     plain = AutoModelForCausalLM.from_pretrained(starter_model, dtype=torch.float32)
     merged = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
@@ -206,23 +219,82 @@ def test_merging_a_lora_gives_the_logits_of_the_peft_model(
         assert torch.equal(stored[f"{name}.weight"], (original.float() + 8 / 4 * up @ down).bfloat16())
 
 
-def test_llama3_rotary_scaling_is_stored_as_frequency_divisors() -> None:
-    scaling = {
-        "rope_type": "llama3",
-        "rope_theta": 500_000.0,
-        "factor": 8.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 8192,
-    }
-    config = LlamaConfig(hidden_size=256, num_attention_heads=2, rope_parameters=scaling)
-    factors = gguf_writer._rope_factors(config)["rope_freqs.weight"]  # pyright: ignore[reportPrivateUsage]
-    # Llama 3.1's published rule, by wavelength: short ones untouched, long ones divided by the factor.
-    wavelengths = [2 * math.pi * 500_000 ** (2 * i / 128) for i in range(64)]
-    expected = [1.0 if w < 8192 / 4 else 8.0 if w > 8192 else None for w in wavelengths]
-    for found, wanted, wavelength in zip(factors, expected, wavelengths, strict=True):
-        smooth = (8192 / wavelength - 1) / (4 - 1)
-        assert found == pytest.approx(1 / ((1 - smooth) / 8 + smooth) if wanted is None else wanted, rel=1e-5)
+def test_a_base_in_several_files_is_merged_file_by_file(tiny_model: Path, tmp_path: Path) -> None:
+    base_folder, adapter, target = tmp_path / "base", tmp_path / "lora", tmp_path / "merged"
+    target.mkdir()
+    shutil.copytree(tiny_model, base_folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    model: Any = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    model.save_pretrained(base_folder, max_shard_size="7MB")
+    lora = get_peft_model(model, LoraConfig(r=2, lora_alpha=3, use_rslora=True, target_modules="all-linear"))
+    for name, parameter in lora.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    lora.save_pretrained(str(adapter))
+    base = read_checkpoint(base_folder)
+    assert merge_adapter(base, adapter, target) == 14  # seven matrices in each of two layers
+    assert {p.name for p in target.glob("*.safetensors")} == set(base.weight_files)
+    assert len(base.weight_files) > 1
+    shutil.copyfile(base_folder / "config.json", target / "config.json")
+    merged: Any = AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32)
+    expected = lora.merge_and_unload().state_dict()  # the second implementation
+    for name, value in merged.state_dict().items():
+        assert torch.equal(value.bfloat16(), expected[name].bfloat16()), name
+
+
+def test_an_adapter_of_another_base_or_kind_is_refused(
+    tiny_model: Path, adapter: Path, tmp_path: Path
+) -> None:
+    base = read_checkpoint(tiny_model)
+    with pytest.raises(InvalidInputError, match="does not fit"):
+        merge_adapter(base, adapter, tmp_path)
+    other = shutil.copytree(adapter, tmp_path / "dora")
+    config = read_json(other / "adapter_config.json")
+    write_json(other / "adapter_config.json", {**config, "use_dora": True})
+    with pytest.raises(InvalidInputError, match="use_dora"):
+        merge_adapter(base, other, tmp_path)
+
+
+def test_base_and_gguf_adapter_together_answer_like_the_merged_model(
+    starter_model: Path, starter_gguf: Path, adapter: Path, tmp_path: Path
+) -> None:
+    for path in read_checkpoint(starter_model).companions:
+        shutil.copyfile(path, tmp_path / path.name)
+    strong = shutil.copytree(adapter, tmp_path / "strong")  # as it is, it hardly moves a short prompt
+    config = read_json(strong / "adapter_config.json")
+    write_json(strong / "adapter_config.json", {**config, "lora_alpha": 64})
+    merge_adapter(read_checkpoint(starter_model), strong, tmp_path)
+    convert_folder(tmp_path, tmp_path / "merged.gguf", name="merged")
+    convert_adapter(strong, starter_model, tmp_path / "adapter.gguf")
+    question = [{"role": "user", "content": "Name a fruit."}]
+
+    def ask(gguf_path: Path, model: str, adapters: tuple[AdapterSpec, ...] = ()) -> dict[str, float]:
+        spec = ServerSpec(model_path=str(gguf_path), name="base", adapters=adapters, exact_numerics=True)
+        body = {"model": model, "messages": question, "temperature": 0, "max_tokens": 1}
+        with start_server(spec) as server:
+            url = f"{server.root_url}/v1/chat/completions"
+            answer = httpx.post(url, json=body | {"logprobs": True, "top_logprobs": 20}, timeout=120).json()
+        likely = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        return {item["token"]: item["logprob"] for item in likely}
+
+    def distance(one: dict[str, float], other: dict[str, float]) -> float:
+        return max(abs(one[token] - other[token]) for token in one.keys() & other.keys())
+
+    pair = (AdapterSpec(name="tuned", path=str(tmp_path / "adapter.gguf")),)
+    plain, merged = ask(starter_gguf, "base"), ask(tmp_path / "merged.gguf", "base")
+    effect = distance(plain, merged)
+    assert effect > 0.2
+    assert (
+        distance(ask(starter_gguf, "tuned", pair), merged) < 0.1 * effect
+    )  # the merged one is rounded to bfloat16
+    assert distance(ask(starter_gguf, "base", pair), plain) < 1e-4
+
+
+def test_a_converter_that_is_not_the_reviewed_one_does_not_run(
+    starter_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llama_cpp_converter, "_REVIEWED_DIGEST", "0" * 64)
+    with pytest.raises(IntegrityError, match="not the one that was reviewed"):
+        convert_folder(starter_model, tmp_path / "m.gguf", name="m")
 
 
 def test_weights_that_16_bits_cannot_hold_are_refused(starter_model: Path, tmp_path: Path) -> None:
@@ -292,10 +364,12 @@ def test_a_failed_gate_leaves_the_published_model_alone(
     _export(trained_run, quantizations=["f16"], verify=False)
     before = sha256_file(workspace / "models" / "mine" / "export.json")
 
-    def leave(weight: np.ndarray, num_heads: int) -> np.ndarray:
-        return weight
+    def convert_wrongly(folder: Path, path: Path, **values: Any) -> dict[str, int]:
+        types = write_f16_gguf(folder, path, **values)
+        _undo_rotary_order(path)
+        return types
 
-    monkeypatch.setattr(gguf_writer, "permute_rotary", leave)
+    monkeypatch.setattr(export_run, "write_f16_gguf", convert_wrongly)
     result = _export(trained_run, quantizations=["f16"])
     assert result.is_negative()
     assert not result.published

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from jinja2.exceptions import TemplateError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
@@ -39,11 +40,23 @@ class Reference:
             "padding": tokenizer.pad_token_id,
         }
 
-    def render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
-        """Return the prompt text that training used for these messages."""
-        return self._tokenizer.apply_chat_template(
-            messages, tools=tools, tokenize=False, add_generation_prompt=True
-        )
+    @property
+    def control_texts(self) -> list[str]:
+        """Text of every special token: none of it belongs into an answer."""
+        added = self._tokenizer.added_tokens_decoder.values()
+        return sorted({token.content for token in added if token.special})
+
+    def render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str | None:
+        """Return the prompt text that training used for these messages; None when the template refuses them."""
+        try:
+            return self._tokenizer.apply_chat_template(
+                messages, tools=tools, tokenize=False, add_generation_prompt=True
+            )
+        except (
+            TemplateError,
+            TypeError,
+        ):  # raise_exception in the template, or an operation it did not foresee
+            return None
 
     def tokenize(self, text: str) -> list[int]:
         """Return token ids, special tokens recognised, nothing added."""

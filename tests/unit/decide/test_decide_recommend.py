@@ -9,6 +9,7 @@ import pytest
 from pipeline.core.errors import InvalidInputError
 from pipeline.decide.candidates import read_candidates
 from pipeline.decide.recommend import DECIDE_RECOMMEND, DecideRecommendResult
+from pipeline.export.checkpoint import SUPPORTED_ARCHITECTURES
 from pipeline.vram.estimate import VRAM_ESTIMATE
 
 # 10,000 requests a day at $0.003 against $300 a month: pays back in 2.17 months (test_economics_compare.py).
@@ -175,14 +176,14 @@ def test_base_models_for_tools_are_qwen_and_none_that_prints_calls_as_text() -> 
     models = recommend(FINE_TUNE).base_models
     assert models[0].model.startswith("Qwen/")
     assert all(model.tools != "none" for model in models)
-    assert any(model.exports_here for model in models)
+    assert {model.architecture for model in read_candidates()} <= set(SUPPORTED_ARCHITECTURES)
     assert "Qwen/Qwen2.5-3B-Instruct" not in [model.model for model in models]  # research licence
     assert {model.commercial for model in read_candidates() if "Llama" in model.licence} == {"with terms"}
 
 
 def test_fast_answers_put_smaller_models_first() -> None:
     def sizes(**changes: Any) -> list[float]:
-        return [m.billion_params for m in recommend(FINE_TUNE, **changes).base_models if not m.exports_here]
+        return [m.billion_params for m in recommend(FINE_TUNE, **changes).base_models]
 
     assert sizes() == sorted(sizes(), reverse=True)
     assert sizes(max_latency_ms=200) == sorted(sizes(max_latency_ms=200))

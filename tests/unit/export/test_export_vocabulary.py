@@ -7,12 +7,10 @@ import pytest
 
 from pipeline.core.errors import InvalidInputError
 from pipeline.export.vocabulary import (
-    CONTROL,
-    NORMAL,
-    UNUSED,
-    USER_DEFINED,
-    read_vocabulary,
+    adds_space_prefix,
+    end_token,
     recognise_pre_tokenizer,
+    strips_like_phi3,
 )
 
 SMOLLM: dict[str, Any] = {
@@ -51,13 +49,38 @@ def _write(folder: Path, tokenizer: dict[str, Any], **named: object) -> Path:
     return folder
 
 
-def test_tokens_types_merges_and_special_ids_come_from_the_tokenizer_files(tmp_path: Path) -> None:
-    _write(tmp_path, SMOLLM, eos_token="<|im_end|>", bos_token={"content": "<|im_start|>"}, pad_token=None)
-    vocabulary = read_vocabulary(tmp_path, 6)
-    assert vocabulary.tokens == ["<|im_start|>", "<|im_end|>", "a", "Ġa", "<think>", "[PAD5]"]
-    assert vocabulary.token_types == [CONTROL, CONTROL, NORMAL, NORMAL, USER_DEFINED, UNUSED]
-    assert vocabulary.merges == ["Ġ a"]
-    assert vocabulary.special_ids == {"bos": 0, "eos": 1}
+def test_the_end_token_is_the_one_of_tokenizer_config_whatever_its_form(tmp_path: Path) -> None:
+    (tmp_path / "special_tokens_map.json").write_text('{"eos_token": "</s>"}', encoding="utf-8")
+    assert end_token(tmp_path) == "</s>"
+    assert end_token(_write(tmp_path, SMOLLM, eos_token={"content": "<|im_end|>"})) == "<|im_end|>"
+    with pytest.raises(InvalidInputError, match="names no eos_token"):
+        end_token(_write(tmp_path, SMOLLM, eos_token=None))
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "pre_tokenizer", "expected"),
+    [
+        # Llama 2 as first published, its later form, Gemma, and the same without a space at all.
+        ({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}]}, None, True),
+        (None, {"type": "Metaspace", "prepend_scheme": "first"}, False),
+        ({"type": "Replace"}, {"type": "Split"}, False),
+        (None, {"type": "Metaspace", "prepend_scheme": "always"}, True),
+        (None, None, False),
+    ],
+)
+def test_a_space_after_special_tokens_is_what_the_tokenizer_says(
+    normalizer: Any, pre_tokenizer: Any, expected: bool
+) -> None:
+    assert adds_space_prefix({"normalizer": normalizer, "pre_tokenizer": pre_tokenizer}) is expected
+
+
+def test_phi3_is_known_by_its_tokens_and_by_what_they_do_with_white_space() -> None:
+    names = ("<s>", "</s>", "<unk>", "<|endoftext|>", "<|end|>")
+    added = [{"content": name, "special": True, "rstrip": name == "<|end|>"} for name in names]
+    assert strips_like_phi3({"model": {"vocab": {}}, "added_tokens": added})
+    assert not strips_like_phi3({"model": {"vocab": {}}, "added_tokens": added[1:]})
+    plain = [{**token, "rstrip": False} for token in added]
+    assert not strips_like_phi3({"model": {"vocab": {}}, "added_tokens": plain})
 
 
 def test_known_pre_tokenizers_get_the_name_of_llama_cpp() -> None:
@@ -89,9 +112,4 @@ def test_a_tokenizer_that_differs_in_one_step_is_refused_instead_of_guessed(
     place[path[-1]] = value
     with pytest.raises(InvalidInputError, match="not known") as caught:
         recognise_pre_tokenizer(tokenizer)
-    assert "SmolLM2, Llama 3 and Qwen2" in caught.value.hint
-
-
-def test_a_vocabulary_larger_than_the_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="token id 4, the model only 4 rows"):
-        read_vocabulary(_write(tmp_path, SMOLLM), 4)
+    assert "tokenizer of the base model" in caught.value.hint
