@@ -48,7 +48,9 @@ class UploadHandler(BaseHTTPRequestHandler):
             url = f"http://{self.headers['Host']}/{REPOSITORY}/commit/{'1' * 40}"
             self._reply(200, {"success": True, "commitUrl": url, "commitOid": "1" * 40, "hookOutput": ""})
         else:
-            self._reply(200, {"url": f"http://{self.headers['Host']}/{REPOSITORY}", "errors": [], "warnings": []})
+            self._reply(
+                200, {"url": f"http://{self.headers['Host']}/{REPOSITORY}", "errors": [], "warnings": []}
+            )
 
     def _reply(self, status: int, answer: Any) -> None:
         payload = json.dumps(answer).encode()
