@@ -97,7 +97,7 @@ def submit_training(request: TrainSubmitRequest, run: Run) -> TrainSubmitResult:
             _fetch_news(job, storage, training)
             progress.update(_last_step(training), f"{status.lower()} {training.id}")
             time.sleep(_POLL_SECONDS)
-    _show(job.new_log())
+    _fetch_log(job, training)
     num_files = storage.download(training.id, training.path, lambda name: "checkpoints" not in name)
     (training.path / "heartbeat").unlink(missing_ok=True)
     if status != "SUCCEEDED":
@@ -150,17 +150,17 @@ def _start_or_attach(run: Run, request: TrainSubmitRequest, training: Run) -> "C
 
 def _fetch_news(job: "ClusterJob", storage: "Storage", training: Run) -> None:
     """Bring log, metrics and progress here, so that watching works as on a local run."""
-    text = job.new_log()
-    _show(text)
-    with (training.path / "log.txt").open("a", encoding="utf-8") as log:
-        log.write(text)
+    _fetch_log(job, training)
     storage.download(training.id, training.path, lambda name: name in {"metrics.jsonl", "progress.json"})
     (training.path / "heartbeat").touch()
 
 
-def _show(text: str) -> None:
+def _fetch_log(job: "ClusterJob", training: Run) -> None:
+    text = job.new_log()
     sys.stderr.write(text)
     sys.stderr.flush()
+    with (training.path / "log.txt").open("a", encoding="utf-8") as log:
+        log.write(text)
 
 
 def _last_step(training: Run) -> int:
