@@ -49,7 +49,7 @@ class TrainSubmitRequest(Request):
     """As in `train run`."""
     address: str = Field(default="http://127.0.0.1:8265", pattern=r"^https?://")
     """Dashboard of the Ray cluster, such as a forwarded port."""
-    storage: WorkspaceRef = Field(pattern=r"^[a-z0-9]+://")
+    storage: WorkspaceRef = Field(min_length=1)
     """Place for results that both sides reach: s3://BUCKET/PREFIX, gs://..., file:///FOLDER."""
     num_gpus: float = Field(default=1, ge=0, le=64)
     """GPUs that the job waits for."""
