@@ -43,7 +43,12 @@ def main() -> int:
         return 0
     variants = [name for name in VARIANTS if name != "unsloth" or options.unsloth_python]
     with tempfile.TemporaryDirectory() as scratch:
-        rows = make_rows(options.model, 100 if options.losses else options.rows, Path(scratch) / "rows.json")
+        rows = make_rows(
+            options.model,
+            100 if options.losses else options.rows,
+            Path(scratch) / "rows.json",
+            shortest=options.losses,
+        )
         plan = {"model": str(options.model), "rows": str(rows), "folder": scratch, "threads": options.threads}
         if options.losses:
             compare_losses(plan, [name for name in variants if name != "trl-packed"], options.unsloth_python)
@@ -53,7 +58,7 @@ def main() -> int:
     return 0
 
 
-def make_rows(model: Path, num_rows: int, path: Path) -> Path:
+def make_rows(model: Path, num_rows: int, path: Path, *, shortest: bool) -> Path:
     """Generate, encode once with the model's own template, and keep token ids and labels."""
     from transformers import AutoTokenizer
 
@@ -62,9 +67,11 @@ def make_rows(model: Path, num_rows: int, path: Path) -> Path:
     from pipeline.train.rows import read_examples
 
     os.environ["LLMOPS_WORKSPACE"] = str(path.parent)
-    SYNTH_GENERATE.call({"out": "data", "num_rows": num_rows, "validation_rows": 4, "test_rows": 4})
+    num_made = 3 * num_rows if shortest else num_rows
+    SYNTH_GENERATE.call({"out": "data", "num_rows": num_made, "validation_rows": 4, "test_rows": 4})
     examples = read_examples(path.parent / "data" / "train.jsonl")
-    encoded = encode_rows(examples, AutoTokenizer.from_pretrained(model), 1024).rows[:num_rows]
+    encoded = encode_rows(examples, AutoTokenizer.from_pretrained(model), 1024).rows
+    encoded = sorted(encoded, key=lambda row: row.num_tokens)[:num_rows] if shortest else encoded[:num_rows]
     rows = [{"input_ids": row.token_ids, "labels": row.labels} for row in encoded]
     tokens = [len(row.token_ids) for row in encoded]
     trained = sum(label != -100 for row in encoded for label in row.labels)

@@ -11,9 +11,9 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from pipeline.core.errors import CancelledRunError, OperationFailedError
 from pipeline.core.extras import require
@@ -34,12 +34,6 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 5.0
 
 
-def _check_place(value: str) -> str:
-    if "://" not in value:
-        raise ValueError(f"{value!r} is no place such as s3://BUCKET/PREFIX or file:///FOLDER")
-    return value
-
-
 class TrainSubmitRequest(Request):
     """What to train, and where."""
 
@@ -55,7 +49,7 @@ class TrainSubmitRequest(Request):
     """As in `train run`."""
     address: str = Field(default="http://127.0.0.1:8265", pattern=r"^https?://")
     """Dashboard of the Ray cluster, such as a forwarded port."""
-    storage: Annotated[WorkspaceRef, AfterValidator(_check_place)]
+    storage: WorkspaceRef = Field(min_length=1)
     """Place for results that both sides reach: s3://BUCKET/PREFIX, gs://..., file:///FOLDER."""
     num_gpus: float = Field(default=1, ge=0, le=64)
     """GPUs that the job waits for."""
@@ -103,7 +97,7 @@ def submit_training(request: TrainSubmitRequest, run: Run) -> TrainSubmitResult:
             _fetch_news(job, storage, training)
             progress.update(_last_step(training), f"{status.lower()} {training.id}")
             time.sleep(_POLL_SECONDS)
-    _show(job.new_log())
+    _fetch_log(job, training)
     num_files = storage.download(training.id, training.path, lambda name: "checkpoints" not in name)
     (training.path / "heartbeat").unlink(missing_ok=True)
     if status != "SUCCEEDED":
@@ -156,17 +150,17 @@ def _start_or_attach(run: Run, request: TrainSubmitRequest, training: Run) -> "C
 
 def _fetch_news(job: "ClusterJob", storage: "Storage", training: Run) -> None:
     """Bring log, metrics and progress here, so that watching works as on a local run."""
-    text = job.new_log()
-    _show(text)
-    with (training.path / "log.txt").open("a", encoding="utf-8") as log:
-        log.write(text)
+    _fetch_log(job, training)
     storage.download(training.id, training.path, lambda name: name in {"metrics.jsonl", "progress.json"})
     (training.path / "heartbeat").touch()
 
 
-def _show(text: str) -> None:
+def _fetch_log(job: "ClusterJob", training: Run) -> None:
+    text = job.new_log()
     sys.stderr.write(text)
     sys.stderr.flush()
+    with (training.path / "log.txt").open("a", encoding="utf-8") as log:
+        log.write(text)
 
 
 def _last_step(training: Run) -> int:

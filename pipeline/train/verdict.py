@@ -22,9 +22,11 @@ MIN_POINTS = 8
 WINDOW_SHARE = 0.1
 """Beginning and end of a run are medians over this share of its points, three at least."""
 LITTLE_CHANGE = 0.05
-"""A relative change below this counts as none; the loss of one batch varies more."""
+"""A relative change of the evaluation loss below this counts as none."""
+NO_FALL = 0.02
+"""A relative fall of the training loss below this is nothing, however clear it stands above the noise."""
 STILL_FALLING = 0.15
-"""Share of the whole fall that lies in the last quarter; a curve e^(-t/T) over t = 0..1 reaches it at T = 0.83."""
+"""Share of the whole fall that lies in the last quarter of the summed learning rate; a curve e^(-t/T) over t = 0..1 reaches it at T = 0.83."""
 SPIKE_FACTOR = 2.0
 """A rise of the smoothed loss above its lowest value by this factor (and by SPIKE_NATS) is a divergence."""
 SPIKE_NATS = 0.2
@@ -83,7 +85,7 @@ def judge(curve: Curve, recipe: TrainRecipe, outcome: dict[str, Any], error: dic
             if curve.num_steps and curve.last_step >= curve.num_steps
             else "Wait for more steps and ask again.",
         )
-    summary = summarise(finite)
+    summary = summarise(finite, curve.learning_rate)
     done = curve.last_step / curve.num_steps if curve.num_steps else 1.0
     return (
         _find_divergence(curve, summary, recipe)
@@ -94,8 +96,12 @@ def judge(curve: Curve, recipe: TrainRecipe, outcome: dict[str, Any], error: dic
     )
 
 
-def summarise(points: Sequence[Point]) -> _Summary:
-    """Return beginning, end, lowest point and noise of a finite training curve."""
+def summarise(points: Sequence[Point], rates: Sequence[Point] = ()) -> _Summary:
+    """Return beginning, end, lowest point and noise of a finite training curve.
+
+    The last quarter is the last quarter of the summed learning rate, not of the steps: a cosine schedule hardly moves
+    the weights in its last steps, and would make every curve look finished.
+    """
     width = max(3, round(WINDOW_SHARE * len(points)))
     values = [value for _, value in points]
     # Medians, so that one bad batch moves nothing.
@@ -103,7 +109,9 @@ def summarise(points: Sequence[Point]) -> _Summary:
     first, last = middles[0], middles[-1]
     lowest = min(range(len(middles)), key=middles.__getitem__)
     spread = [statistics.variance(part) for part in (values[:width], values[-width:])]
-    three_quarters = middles[max(0, round(0.75 * len(middles)) - 1)]
+    three_quarters = middles[
+        _find_three_quarters([step for step, _ in points[width // 2 :][: len(middles)]], dict(rates))
+    ]
     fall = first - last
     return _Summary(
         first=first,
@@ -113,6 +121,17 @@ def summarise(points: Sequence[Point]) -> _Summary:
         noise=math.sqrt(sum(spread) / width),
         last_quarter_share=(three_quarters - last) / fall if fall > 0 else 0.0,
     )
+
+
+def _find_three_quarters(steps: Sequence[int], rates: dict[int, float]) -> int:
+    """Return the index at which three quarters of the summed learning rate are behind."""
+    shares = [rates.get(step, 0.0) for step in steps] if any(rates.values()) else [1.0] * len(steps)
+    total, done = math.fsum(shares), 0.0
+    for index, share in enumerate(shares):
+        done += share
+        if done >= 0.75 * total:
+            return index
+    return len(steps) - 1
 
 
 def _find_refused_rows(error: dict[str, Any]) -> Diagnosis | None:
@@ -215,7 +234,7 @@ def _find_nothing_learned(curve: Curve, summary: _Summary, recipe: TrainRecipe) 
     fall = summary.first - summary.last
     evaluations = [value for _, value in curve.evaluation if math.isfinite(value)]
     eval_fall = 1 - evaluations[-1] / evaluations[0] if len(evaluations) > 1 and evaluations[0] > 0 else 0.0
-    is_noise = fall < LITTLE_CHANGE * summary.first or fall < 2 * summary.noise
+    is_noise = fall < NO_FALL * summary.first or fall < 2 * summary.noise
     if not is_noise or eval_fall >= LITTLE_CHANGE:
         return None
     rate = max((value for _, value in curve.learning_rate), default=recipe.learning_rate)
@@ -235,7 +254,7 @@ def _find_under_fit(curve: Curve, summary: _Summary, recipe: TrainRecipe) -> Dia
     evidence: list[str] = []
     if summary.last_quarter_share >= STILL_FALLING and summary.first - summary.last > 2 * summary.noise:
         evidence.append(
-            f"{summary.last_quarter_share:.0%} of the fall of the training loss happened in the last quarter"
+            f"{summary.last_quarter_share:.0%} of the fall of the training loss happened in the last quarter of the summed learning rate"
         )
     points = [value for _, value in curve.evaluation if math.isfinite(value)]
     if len(points) >= 3 and points[0] > points[-1] > 0:

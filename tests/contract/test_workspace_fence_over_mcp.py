@@ -92,7 +92,9 @@ def test_every_field_whose_name_means_a_file_or_a_model_is_fenced() -> None:
         for entry in ON_MCP
         for path, annotation, metadata in string_fields(entry.load().request)
         if PATH_WORDS.search(path[-1])
-        and not path[-1].endswith(("_id", "_url"))  # run ids are looked up in a list, never joined to a path
+        and not path[-1].endswith(
+            ("_id", "_ids", "_url")
+        )  # run ids are looked up in a list, never joined to a path
         and holds_free_text(annotation)
         and not any(hasattr(item, "pattern") for item in metadata)
         and not is_fenced(annotation, metadata)

@@ -50,7 +50,7 @@ def test_the_report_agrees_with_the_system() -> None:
     assert rows["pydantic"].installed == version("pydantic")
     assert {"torch", "trl", "mcp", "xllamacpp", "openai-agents", "pytest"} <= rows.keys()
     assert {row.extra for row in result.libraries} == {
-        "base", "data", "scale", "pii", "train", "serve", "agent", "mcp", "dev",
+        "base", "data", "scale", "cluster", "pii", "train", "serve", "agent", "mcp", "dev",
     }  # fmt: skip
     assert result.is_negative() is not result.ready
 

@@ -1,9 +1,11 @@
 """train.curve, train.watch and train.diagnose on run directories written by hand."""
 
 import math
+import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -109,7 +111,8 @@ def test_watching_returns_when_the_run_has_ended(run: Run, capsys: pytest.Captur
             for step in range(21, 31):
                 run.log_metrics(step=step, loss=0.1)
                 progress.update(step)
-                time.sleep(0.05)
+            while "training" not in cast("Any", sys.stderr).getvalue():  # until it has been shown once
+                time.sleep(0.02)
             run.finish({})
 
     worker = threading.Thread(target=work)
@@ -117,7 +120,7 @@ def test_watching_returns_when_the_run_has_ended(run: Run, capsys: pytest.Captur
     result = TRAIN_WATCH.call({"run_id": run.id, "interval_seconds": 0.2})
     worker.join()
     assert (result.state, result.last_step, result.num_steps) == ("succeeded", 30, 30)
-    assert "training" in capsys.readouterr().err
+    assert "step 30/30" in capsys.readouterr().err
 
 
 def test_only_training_runs_have_a_curve(workspace: Path) -> None:

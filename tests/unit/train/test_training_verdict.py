@@ -59,6 +59,28 @@ def test_the_limit_of_under_fit_lies_where_the_formula_says(time_constant: float
     assert verdict(curve(falling(time_constant))).verdict == expected
 
 
+def test_a_cosine_schedule_does_not_make_an_unfinished_run_look_finished() -> None:
+    # The loss falls by the same amount for the same summed learning rate, so a quarter of the fall is in its last
+    # quarter. In steps the last quarter holds 2.5 %: the integral of (1 + cos pi t) / 2 from 0.75 to 1 over 0.5.
+    num = 200
+    rates = [(1 + math.cos(math.pi * i / num)) / 2 * 1e-3 for i in range(num)]
+    losses = [10.0 - 4.0 * math.fsum(rates[: i + 1]) / math.fsum(rates) for i in range(num)]
+    steps = range(1, num + 1)
+    found = curve(list(zip(steps, losses, strict=True)), learning_rate=list(zip(steps, rates, strict=True)))
+    assert verdict(found).verdict == "under-fit"
+    by_steps = summarise(found.train).last_quarter_share
+    assert by_steps == pytest.approx(0.025, abs=0.02)
+    assert summarise(found.train, found.learning_rate).last_quarter_share == pytest.approx(
+        0.25, abs=0.04
+    )  # its ends are medians
+
+
+def test_a_small_but_clear_fall_is_not_called_nothing() -> None:
+    # From 10.8 to 10.4 in a straight line: 3.7 % of the loss, far above the noise, and it still falls.
+    line = [(i, 10.8 - 0.4 * i / 40) for i in range(1, 41)]
+    assert verdict(curve(line)).verdict == "under-fit"
+
+
 def test_evaluation_loss_that_falls_as_fast_at_the_end_as_before_is_under_fit() -> None:
     evaluation = [
         (20, 1.0),
