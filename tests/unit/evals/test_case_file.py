@@ -67,7 +67,6 @@ def test_cases_survive_writing_and_reading(tmp_path: Path) -> None:
         ({"expected": {"kind": "maybe"}}, "expected.kind"),
         ({"tool_set": "task_api"}, "either tools or tool_set"),
         ({"tools": [], "tool_set": "other"}, "unknown tool_set"),
-        ({"tools": [TOOL, TOOL]}, "two tools"),
         ({"tools": [{"parameters": {}}]}, "no name"),
         ({"messages": [{"content": "x"}]}, "no role"),
         ({"colour": 1}, "colour"),
@@ -84,7 +83,6 @@ def test_a_broken_case_is_named_by_line_and_reason(
 @pytest.mark.parametrize(
     "slot",
     [
-        {"any_of": []},
         {"any_of": [{"value": 1, "list": []}]},
         {"any_of": [{}]},
         {"any_of": [1], "match": "fuzzy"},
