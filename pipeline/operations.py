@@ -164,6 +164,16 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Evaluate a served model on conversations with exact ground truth, turn by turn.",
     ),
     CatalogueEntry(
+        "evals.robustness",
+        "pipeline.evals.robustness:EVALS_ROBUSTNESS",
+        "Ask cases in other ways, such as renamed or more tools, and report the worst slice and its loss.",
+    ),
+    CatalogueEntry(
+        "evals.selftest",
+        "pipeline.evals.selftest:EVALS_SELFTEST",
+        "Try a case file on right and wrong answers made from its own references, and lint it.",
+    ),
+    CatalogueEntry(
         "evals.compare",
         "pipeline.evals.compare:EVALS_COMPARE",
         "Compare two evaluations of the same cases: paired test, difference with interval, regressions.",

@@ -1,0 +1,40 @@
+# pyright: basic
+"""A model folder answered by transformers: the chat template with tools, then greedy generation."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pipeline.core.refs import resolve_path
+
+
+def load_chat(ref: str) -> Callable[[list[dict[str, Any]], list[dict[str, Any]], int], tuple[str, int, int]]:
+    """Load a model and return ``f(messages, tools, max_tokens) -> (raw text, prompt tokens, answer tokens)``."""
+    folder = resolve_path(ref)
+    if not (folder / "config.json").exists() and (folder / "merged").is_dir():
+        folder = folder / "merged"  # a folder that `export run` wrote
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = model.to(device)
+    lock = threading.Lock()
+
+    def generate(
+        messages: list[dict[str, Any]], tools: list[dict[str, Any]], max_tokens: int
+    ) -> tuple[str, int, int]:
+        prompt = tokenizer.apply_chat_template(
+            messages, tools=tools or None, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        ).to(device)
+        num_prompt = prompt["input_ids"].shape[1]
+        with lock, torch.inference_mode():
+            tokens = model.generate(**prompt, max_new_tokens=max_tokens, do_sample=False)
+        made = tokens[0, num_prompt:]
+        text = tokenizer.decode(made, skip_special_tokens=False)
+        for mark in (tokenizer.eos_token, "<|im_end|>", tokenizer.pad_token):
+            text = text.removesuffix(mark) if mark else text
+        return text, num_prompt, len(made)
+
+    return generate
