@@ -82,6 +82,7 @@ def digest_case(case: Case) -> str:
 def _to_reply(answer: Answer, prediction: Prediction) -> Reply:
     calls = tuple(ToolCall(name=call.name, arguments=call.arguments) for call in prediction.calls)
     codes: tuple[Breakage, ...] = ("not_json", "arguments_not_object")
+    codes: tuple[Breakage, ...] = ("not_json", "arguments_not_object")
     broken = next((code for code in codes if code in prediction.errors), None)
     return Reply(
         content=answer.visible_text if broken or not calls else (prediction.text or ""),

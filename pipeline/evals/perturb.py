@@ -137,7 +137,7 @@ def _wrong_arguments(
     call: Call, wanted: dict[str, Any], parameters: dict[str, Any]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     arguments: dict[str, Any] = call["arguments"]
-    required = set(parameters.get("required") or ())
+    required: set[str] = set(parameters.get("required") or ())
     schemas: dict[str, Any] = parameters.get("properties") or {}
     yield "undeclared_argument", {**arguments, "note_to_self": "x"}
     yield from _unasked_arguments(arguments, wanted, schemas)
