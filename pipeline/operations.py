@@ -174,6 +174,21 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Try a case file on right and wrong answers made from its own references, and lint it.",
     ),
     CatalogueEntry(
+        "evals.persona",
+        "pipeline.evals.persona:EVALS_PERSONA",
+        "Judge replies of one or more personas: traits, rules, voice, bleed after a switch, and wins over another system.",
+    ),
+    CatalogueEntry(
+        "evals.sheet",
+        "pipeline.evals.human:EVALS_SHEET",
+        "Make a blind sheet for two raters: sides drawn per row, guidelines beside it, the key apart.",
+    ),
+    CatalogueEntry(
+        "evals.agree",
+        "pipeline.evals.human:EVALS_AGREE",
+        "Merge the sheets of two raters: Cohen's kappa, Gwet's AC1, and which system won.",
+    ),
+    CatalogueEntry(
         "evals.compare",
         "pipeline.evals.compare:EVALS_COMPARE",
         "Compare two evaluations of the same cases: paired test, difference with interval, regressions.",
