@@ -81,9 +81,9 @@ def digest_case(case: Case) -> str:
 
 def _to_reply(answer: Answer, prediction: Prediction) -> Reply:
     calls = tuple(ToolCall(name=call.name, arguments=call.arguments) for call in prediction.calls)
-    codes: tuple[Breakage, ...] = ("not_json", "arguments_not_object")
-    codes: tuple[Breakage, ...] = ("not_json", "arguments_not_object")
-    broken = next((code for code in codes if code in prediction.errors), None)
+    broken: Breakage | None = "not_json" if "not_json" in prediction.errors else None
+    if broken is None and "arguments_not_object" in prediction.errors:
+        broken = "arguments_not_object"
     return Reply(
         content=answer.visible_text if broken or not calls else (prediction.text or ""),
         tool_calls=calls,
