@@ -148,7 +148,6 @@ EVALS_SELFTEST = Operation(
     request=SelftestRequest,
     result=SelftestResult,
     run=selftest_cases,
-    read_only=True,
     positional=("cases",),
 )
 

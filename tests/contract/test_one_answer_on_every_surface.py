@@ -18,7 +18,7 @@ from pipeline.operations import GROUP_SUMMARIES, OPERATIONS, CatalogueEntry
 
 ON_MCP = [entry for entry in OPERATIONS if "mcp" in entry.load().surfaces]
 MAX_DESCRIPTION_CHARACTERS = 600
-MAX_TOOL_LIST_CHARACTERS = 54_000
+MAX_TOOL_LIST_CHARACTERS = 66_000
 # 38 operations, all as tools. Tool groups and fewer, shorter tools (aim 16,000) are the agent workspace's work.
 
 
