@@ -189,6 +189,16 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Merge the sheets of two raters: Cohen's kappa, Gwet's AC1, and which system won.",
     ),
     CatalogueEntry(
+        "evals.import",
+        "pipeline.evals.import_cases:EVALS_IMPORT",
+        "Turn rows, BFCL files or an MCP tool list into evaluation cases.",
+    ),
+    CatalogueEntry(
+        "evals.score",
+        "pipeline.evals.score:EVALS_SCORE",
+        "Score stored tool calls against cases, with intervals, floors and gates.",
+    ),
+    CatalogueEntry(
         "evals.compare",
         "pipeline.evals.compare:EVALS_COMPARE",
         "Compare two evaluations of the same cases: paired test, difference with interval, regressions.",

@@ -146,15 +146,13 @@ def translate(schema: Any) -> Any:
         kinds = _translate_type(result.pop("type"))
         if kinds:
             result["type"] = kinds
-    for key in _MAPS:
-        if isinstance(result.get(key), dict):
-            result[key] = {name: translate(part) for name, part in result[key].items()}
-    for key in _LISTS:
-        if isinstance(result.get(key), list):
-            result[key] = [translate(part) for part in result[key]]
-    for key in _SINGLE:
-        if isinstance(result.get(key), dict):
-            result[key] = translate(result[key])
+    for key, part in result.items():
+        if key in _MAPS and isinstance(part, dict):
+            result[key] = {name: translate(inner) for name, inner in cast("Schema", part).items()}
+        elif key in _LISTS and isinstance(part, list):
+            result[key] = [translate(inner) for inner in cast("list[Any]", part)]
+        elif key in _SINGLE:
+            result[key] = translate(part)
     if isinstance(result.get("required"), bool):  # draft 3 and BFCL write it beside a parameter
         del result["required"]
     return result

@@ -110,7 +110,8 @@ class CaseScorer:
 
     @cached_property
     def _tools(self) -> dict[str, dict[str, Any]]:
-        return {tool["function"]["name"]: tool for tool in self.case.openai_tools}
+        # The first of two tools with one name counts, as in BFCL.
+        return {tool["function"]["name"]: tool for tool in reversed(self.case.openai_tools)}
 
     @cached_property
     def _arguments(self) -> ArgumentJudge:
