@@ -140,7 +140,7 @@ def spoil_list(value: list[Any], source: random.Random) -> Any:
     ways: list[Any] = [value[::-1], [*value, *value[-1:]], value[:-1], [], tuple(value), str(value), None]
     if value:
         i = source.randrange(len(value))
-        ways += [value[:i] + [spoil(value[i], source)] + value[i + 1 :]] * 6
+        ways += [[*value[:i], spoil(value[i], source), *value[i + 1 :]]] * 6
     return source.choice(ways)
 
 

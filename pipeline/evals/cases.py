@@ -190,8 +190,10 @@ def text_of(message: dict[str, Any]) -> str:
     """Return the text of a message whose content is a text, a list of parts, or null."""
     content = message.get("content")
     if isinstance(content, list):
-        parts = (part for part in cast("list[Any]", content) if isinstance(part, dict))
-        return " ".join(str(cast("dict[str, Any]", part).get("text", "")) for part in parts)
+        parts = [
+            cast("dict[str, Any]", part) for part in cast("list[Any]", content) if isinstance(part, dict)
+        ]
+        return " ".join(str(part.get("text", "")) for part in parts)
     return content if isinstance(content, str) else ""
 
 
@@ -208,11 +210,16 @@ def to_openai_tool(raw: Tool) -> Tool:
     name = fields.get("name")
     if not isinstance(name, str) or not name:
         raise ValueError("a tool has no name")
+    empty: dict[str, Any] = {"type": "object", "properties": {}}
     found = (fields[key] for key in _PARAMETER_KEYS if fields.get(key) is not None)
-    parameters = next(found, {"type": "object", "properties": {}})
+    parameters: Any = next(found, empty)
     if not isinstance(parameters, dict):
         raise ValueError(f"the parameters of tool {name!r} are no object")
-    function = {"name": name, "description": fields.get("description") or "", "parameters": parameters}
+    function: dict[str, Any] = {
+        "name": name,
+        "description": fields.get("description") or "",
+        "parameters": parameters,
+    }
     return {"type": "function", "function": function}
 
 

@@ -98,8 +98,9 @@ def _has_nested_type(value: list[Any], nested: type, answer: Any) -> bool:
     return all(type(element) in allowed for element in value)
 
 
-def _key_type(answers: list[Any]) -> type | None:
-    return next((type(answer) for answer in answers if answer != ""), None)
+def _key_type(answers: list[Any]) -> type[Any] | None:
+    kinds: list[type[Any]] = [type(answer) for answer in answers if answer != ""]
+    return kinds[0] if kinds else None
 
 
 def _has_value(value: Any, kind: type, nested: type | None, answers: list[Any], *, is_variable: bool) -> bool:

@@ -11,7 +11,6 @@ from datetime import date, datetime
 from typing import Any, cast
 
 from pipeline.evals.cases import Alternative, Slot
-from pipeline.evals.tool_calls.matching import match_all
 from pipeline.evals.tool_calls.schema import Schema
 
 _EXACT_KEYWORDS = ("enum", "const", "format", "pattern")
@@ -105,7 +104,8 @@ def parse_date(text: Any) -> date | None:
 
 def subschema(schema: Schema, key: str) -> Schema:
     """Return the schema of a property, or an empty one."""
-    found = (schema.get("properties") or {}).get(key)
+    properties: dict[str, Any] = schema.get("properties") or {}
+    found = properties.get(key)
     return cast("Schema", found) if isinstance(found, dict) else {}
 
 
@@ -124,11 +124,7 @@ def _fits_list(wanted: tuple[Alternative, ...], value: list[Any], schema: Schema
             [j for j, part in enumerate(value) if fits(w, part, _items(schema, 0), inner)] for w in wanted
         ]
         # A set: every element has a partner on the other side, however often it stands there.
-        return (
-            all(edges)
-            and len({j for row in edges for j in row}) == len(value)
-            and bool(match_all(edges) or not wanted)
-        )
+        return all(edges) and len({j for row in edges for j in row}) == len(value)
     return len(wanted) == len(value) and all(
         fits(w, part, _items(schema, i), inner) for i, (w, part) in enumerate(zip(wanted, value, strict=True))
     )

@@ -9,11 +9,13 @@ from pipeline.evals.intervals import pass_hat_k, rows_needed
 from pipeline.evals.tool_calls import parse_text, score_case
 from pipeline.evals.tool_calls.matching import match_all
 
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "type": "dict",
     "properties": {"n": {"type": "integer"}, "s": {"type": "string"}},
     "required": ["n"],
 }
+
+NONE: dict[str, Any] = {}
 
 
 def case(*allowed: list[Any], kind: str = "calls") -> dict[str, Any]:
@@ -50,8 +52,8 @@ def test_overlapping_alternatives_are_matched_in_any_order() -> None:
         (book("2"), "type_error"),
         (book(True), "type_error"),
         (book(2, 2), "duplicate_call"),
-        ([{"name": "hire", "arguments": {}}], "unknown_tool"),
-        ([{"name": "book", "arguments": {}}], "missing_required"),
+        ([{"name": "hire", "arguments": NONE}], "unknown_tool"),
+        ([{"name": "book", "arguments": NONE}], "missing_required"),
         ([{"name": "book", "arguments": {"n": 2, "x": 1}}], "undeclared_argument"),
         ([{"name": "book", "arguments": {"n": 2, "s": ""}}], "extra_argument"),
         ([{"name": "book", "arguments": '{"n": 2}'}], "string_encoded_arguments"),
