@@ -52,7 +52,7 @@ def _parse(row: Row, tool_names: Collection[str], expected: Format | None) -> Pr
     if row.get("message") is None:
         return parse_text(text or "", tool_names, expected)
     message = cast("Row", row["message"])
-    calls = list(message.get("tool_calls") or ())
+    calls: list[Any] = list(message.get("tool_calls") or ())
     if message.get("function_call"):
         calls.append({"function": message["function_call"]})
     content = message.get("content")
