@@ -1,6 +1,7 @@
 # pyright: basic
 """A model folder answered by transformers: the chat template with tools, then greedy generation."""
 
+import json
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -16,8 +17,8 @@ def load_chat(ref: str) -> Callable[[list[dict[str, Any]], list[dict[str, Any]],
     folder = resolve_path(ref)
     if not (folder / "config.json").exists() and (folder / "merged").is_dir():
         folder = folder / "merged"  # a folder that `export run` wrote
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = model.to(device)
     lock = threading.Lock()
@@ -26,7 +27,11 @@ def load_chat(ref: str) -> Callable[[list[dict[str, Any]], list[dict[str, Any]],
         messages: list[dict[str, Any]], tools: list[dict[str, Any]], max_tokens: int
     ) -> tuple[str, int, int]:
         prompt = tokenizer.apply_chat_template(
-            messages, tools=tools or None, add_generation_prompt=True, return_tensors="pt", return_dict=True
+            [_decode_arguments(message) for message in messages],
+            tools=tools or None,
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
         ).to(device)
         num_prompt = prompt["input_ids"].shape[1]
         with lock, torch.inference_mode():
@@ -38,3 +43,15 @@ def load_chat(ref: str) -> Callable[[list[dict[str, Any]], list[dict[str, Any]],
         return text, num_prompt, len(made)
 
     return generate
+
+
+def _decode_arguments(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message whose calls have arguments as objects: templates print them, servers get them as text."""
+    calls = [
+        {
+            **call,
+            "function": {**call["function"], "arguments": json.loads(call["function"]["arguments"] or "{}")},
+        }
+        for call in message.get("tool_calls") or ()
+    ]
+    return {**message, "tool_calls": calls} if calls else message
