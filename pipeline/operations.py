@@ -269,6 +269,41 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Evaluate a served model on conversations with exact ground truth, turn by turn.",
     ),
     CatalogueEntry(
+        "evals.robustness",
+        "pipeline.evals.robustness:EVALS_ROBUSTNESS",
+        "Ask cases in other ways, such as renamed or more tools, and report the worst slice and its loss.",
+    ),
+    CatalogueEntry(
+        "evals.selftest",
+        "pipeline.evals.selftest:EVALS_SELFTEST",
+        "Try a case file on right and wrong answers made from its own references, and lint it.",
+    ),
+    CatalogueEntry(
+        "evals.persona",
+        "pipeline.evals.persona:EVALS_PERSONA",
+        "Judge replies of one or more personas: traits, rules, voice, bleed after a switch, and wins over another system.",
+    ),
+    CatalogueEntry(
+        "evals.sheet",
+        "pipeline.evals.human:EVALS_SHEET",
+        "Make a blind sheet for two raters: sides drawn per row, guidelines beside it, the key apart.",
+    ),
+    CatalogueEntry(
+        "evals.agree",
+        "pipeline.evals.human:EVALS_AGREE",
+        "Merge the sheets of two raters: Cohen's kappa, Gwet's AC1, and which system won.",
+    ),
+    CatalogueEntry(
+        "evals.import",
+        "pipeline.evals.import_cases:EVALS_IMPORT",
+        "Turn rows, BFCL files or an MCP tool list into evaluation cases.",
+    ),
+    CatalogueEntry(
+        "evals.score",
+        "pipeline.evals.score:EVALS_SCORE",
+        "Score stored tool calls against cases, with intervals, floors and gates.",
+    ),
+    CatalogueEntry(
         "evals.compare",
         "pipeline.evals.compare:EVALS_COMPARE",
         "Compare two evaluations of the same cases: paired test, difference with interval, regressions.",

@@ -1,13 +1,16 @@
 """``evals.compare``: two evaluations of the same turns, paired. "not proven" is an answer too."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from pipeline.core.errors import InvalidInputError
+from pipeline.core.extras import installed_version
 from pipeline.core.files import write_atomic, write_json
 from pipeline.core.operation import Operation, Part, Request, Result
+from pipeline.core.pages import render_html
 from pipeline.core.paths import WorkspacePath, WorkspaceRef, resolve_path
 from pipeline.evals.intervals import Interval, Rate, cluster_bootstrap, mcnemar_exact
 from pipeline.evals.records import TurnRecord, find_details, read_details
@@ -29,7 +32,7 @@ class EvalCompareRequest(Request):
     seed: int = 0
     """For resampling."""
     out: WorkspacePath | None = None
-    """Folder that gets compare.json and compare.md."""
+    """Folder that gets compare.json, compare.md, compare.html and compare.png."""
 
 
 class Regression(Part):
@@ -74,7 +77,7 @@ class EvalCompareResult(Result):
     num_broken: int
     """Right before, wrong after."""
     rates: dict[str, RatePair]
-    """All rates of `evals run` on the common turns, and whole turns by kind as `kind:...`."""
+    """All rates of `evals run` on the common turns, and whole turns by kind and tag as `kind:...`, `tag:...`."""
     regressions: list[Regression]
     """At most 20 turns that were right before and are wrong after."""
 
@@ -108,9 +111,7 @@ def compare_evaluations(request: EvalCompareRequest) -> EvalCompareResult:
         warnings=warnings,
     )
     if request.out is not None:
-        folder = resolve_path(request.out)
-        write_json(folder / "compare.json", result.model_dump(mode="json"))
-        write_atomic(folder / "compare.md", render_comparison(request, result))
+        _write_comparison(resolve_path(request.out), request, result)
     return result
 
 
@@ -182,11 +183,34 @@ def render_comparison(request: EvalCompareRequest, result: EvalCompareResult) ->
     return "\n".join(lines if result.regressions else [*lines, "None."]) + "\n"
 
 
+def _write_comparison(folder: Path, request: EvalCompareRequest, result: EvalCompareResult) -> None:
+    write_json(folder / "compare.json", result.model_dump(mode="json"))
+    page = render_comparison(request, result)
+    if installed_version("matplotlib") is not None:
+        from pipeline.evals.backends.charts import draw_rates
+
+        columns = {
+            "before": {name: pair.before for name, pair in result.rates.items()},
+            "after": {name: pair.after for name, pair in result.rates.items()},
+        }
+        draw_rates(columns, folder / "compare.png")
+        head, mark, rest = page.partition("## Right before, wrong after")
+        page = f"{head}![Rates before and after, with 95 % intervals](compare.png)\n\n{mark}{rest}"
+    write_atomic(folder / "compare.md", page)
+    write_atomic(folder / "compare.html", render_html(page, folder))
+
+
 def _pair_rates(pairs: Sequence[tuple[TurnRecord, TurnRecord]], seed: int) -> dict[str, RatePair]:
     sides: list[dict[str, Rate]] = []
     for records in ([old for old, _ in pairs], [new for _, new in pairs]):
         summary = summarise(records, seed)
-        sides.append({**summary.rates, **{f"kind:{name}": rate for name, rate in summary.by_kind.items()}})
+        sides.append(
+            {
+                **summary.rates,
+                **{f"kind:{name}": rate for name, rate in summary.by_kind.items()},
+                **{f"tag:{name}": rate for name, rate in summary.by_tag.items()},
+            }
+        )
     return {name: RatePair(before=sides[0][name], after=sides[1][name]) for name in sides[0]}
 
 

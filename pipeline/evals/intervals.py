@@ -14,6 +14,7 @@ from pipeline.core.operation import Part
 Z_95 = 1.959964
 NUM_RESAMPLES = 2000
 _TAIL = 0.025
+_MOST_ROWS = 1_000_000
 
 
 class Rate(Part):
@@ -34,7 +35,11 @@ class Rate(Part):
     def of(cls, outcomes: Iterable[bool]) -> Self:
         """Count outcomes."""
         counted = list(outcomes)
-        right, total = sum(counted), len(counted)
+        return cls.count(sum(counted), len(counted))
+
+    @classmethod
+    def count(cls, right: int, total: int) -> Self:
+        """Take outcomes that are counted already."""
         low, high = wilson(right, total)
         rate = round(right / total, 4) if total else None
         return cls(rate=rate, low=_rounded(low), high=_rounded(high), right=right, total=total)
@@ -117,3 +122,36 @@ def percentile(values: Sequence[float], share: float) -> float | None:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
+
+
+def pass_hat_k(outcomes: Iterable[Sequence[bool]], k: int) -> float | None:
+    """Return the chance that k independent tries at one case are all right, averaged over cases.
+
+    ``C(c, k) / C(n, k)`` with c right of n tries, an unbiased estimate: Yao et al., tau-bench, arXiv 2406.12045,
+    section 3. None unless every case has at least k tries.
+    """
+    counted = [(sum(tries), len(tries)) for tries in outcomes]
+    if not counted or min(total for _, total in counted) < k:
+        return None
+    return sum(math.comb(right, k) / math.comb(total, k) for right, total in counted) / len(counted)
+
+
+def rows_needed(bound: float, rate: float) -> int | None:
+    """Return how many rows prove at least ``bound`` when a share ``rate`` of them is right; None if none would.
+
+    The smallest n whose Wilson lower end reaches the bound with ``round(rate * n)`` right.
+    """
+    if not bound < rate <= 1:
+        return None
+    for total in range(1, _MOST_ROWS):
+        low, _ = wilson(round(rate * total), total)
+        if low is not None and low >= bound:
+            return total
+    return None
+
+
+def advise_rows(bound: float) -> str:
+    """Return in one sentence how many rows it takes to show a bound."""
+    share = bound + (1 - bound) * 0.6
+    perfect, good = rows_needed(bound, 1.0), rows_needed(bound, share)
+    return f"To show {bound:.1%} you need {perfect:,} rows without an error, or {good:,} at {share:.1%}."

@@ -1,12 +1,14 @@
 """The line of ``details.jsonl``: one judged turn, complete enough to report and compare without the model."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from pipeline.core.errors import InvalidInputError
+from pipeline.core.files import write_atomic
 from pipeline.core.operation import Part
 from pipeline.core.paths import resolve_path
 from pipeline.core.runs import Run
@@ -38,6 +40,8 @@ class TurnRecord(Part):
     """Right answer in OpenAI form."""
     predicted: Reply
     """What the model answered, with latency and tokens."""
+    tags: dict[str, str] = {}
+    """Tags of a neutral case; its slices."""
     correct: bool
     """The whole turn is right."""
     errors: tuple[str, ...]
@@ -68,6 +72,11 @@ def judge(turn: Turn, reply: Reply) -> TurnRecord:
         errors=verdict.errors,
         checks=verdict.checks,
     )
+
+
+def write_details(path: Path, records: Sequence[TurnRecord]) -> None:
+    """Write a details file whole."""
+    write_atomic(path, "".join(record.model_dump_json() + "\n" for record in records))
 
 
 def read_finished(path: Path) -> dict[tuple[str, int], TurnRecord]:

@@ -64,7 +64,10 @@ def render_report(title: str, facts: Sequence[str], summary: Summary, records: S
     lines += [f"- `{name}`: {meaning}" for name, meaning in RATE_MEANINGS.items()]
     lines += ["", *_describe_clusters(summary), "", "## Whole turn right, by kind", ""]
     lines += [*rate_table({"value": summary.by_kind}), "", "## Whole turn right, by intent", ""]
-    lines += [*rate_table({"value": summary.by_intent}), "", "## Causes of wrong turns", ""]
+    lines += [*rate_table({"value": summary.by_intent}), ""]
+    if summary.by_tag:
+        lines += ["## Whole turn right, by tag", "", *rate_table({"value": summary.by_tag}), ""]
+    lines += ["## Causes of wrong turns", ""]
     lines += [f"- {code}: {count}" for code, count in summary.errors.items()] or ["None."]
     lines += ["", "## Speed", "", *_describe_latency(summary), "", "## Wrong turns to read", ""]
     worst = choose_worst(records)
@@ -88,7 +91,8 @@ def _describe_latency(summary: Summary) -> list[str]:
     return [
         f"- answer: p50 {speed.p50_ms} ms, p95 {speed.p95_ms} ms (client side, waiting for a free slot included)",
         f"- turns that need calls: p50 {speed.call_p50_ms} ms, p95 {speed.call_p95_ms} ms",
-        f"- tokens: {speed.prompt_tokens} prompt, {speed.completion_tokens} completion",
+        f"- tokens: {speed.prompt_tokens} prompt, {speed.completion_tokens} completion; "
+        f"{speed.completion_tokens_per_second} completion tokens a second of one request",
     ]
 
 

@@ -35,6 +35,8 @@ class LatencySummary(Part):
     """Sum over all turns."""
     completion_tokens: int
     """Sum over all turns."""
+    completion_tokens_per_second: float | None = None
+    """Answer tokens per second of one request, reading the prompt included."""
 
 
 class Summary(Part):
@@ -48,6 +50,8 @@ class Summary(Part):
     """Whole turns right by kind of turn."""
     by_intent: dict[str, Rate]
     """Whole turns right by the tag ``intent``."""
+    by_tag: dict[str, Rate] = {}
+    """Whole turns right by every other tag of neutral cases, as ``tag=value``."""
     errors: dict[str, int]
     """Turns by error code, the cause only, most frequent first."""
     latency: LatencySummary
@@ -69,6 +73,7 @@ def summarise(records: Sequence[TurnRecord], seed: int) -> Summary:
         whole_turn_by_formulation=_hide_empty_interval(cluster_bootstrap(clusters, seed)),
         by_kind=_rates_by((record.kind, record.correct) for record in records),
         by_intent=_rates_by((record.intent, record.correct) for record in records),
+        by_tag=_rates_by((slice_, record.correct) for record in records for slice_ in _slices(record)),
         errors=dict(causes.most_common()),
         latency=_summarise_latency(records),
     )
@@ -83,6 +88,10 @@ def _hide_empty_interval(found: Interval | None) -> Interval | None:
 def _conversations(records: Iterable[TurnRecord]) -> Rate:
     by_case = _group((record.id, float(record.correct)) for record in records)
     return Rate.of(all(turns) for turns in by_case.values())
+
+
+def _slices(record: TurnRecord) -> list[str]:
+    return [f"{tag}={value}" for tag, value in record.tags.items() if tag not in {"intent", "paraphrase"}]
 
 
 def _rates_by(pairs: Iterable[tuple[str, bool]]) -> dict[str, Rate]:
@@ -100,11 +109,15 @@ def _group(pairs: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
 def _summarise_latency(records: Sequence[TurnRecord]) -> LatencySummary:
     times = [record.predicted.latency_ms for record in records]
     call_times = [record.predicted.latency_ms for record in records if record.kind == "call"]
+    num_made = sum(record.predicted.completion_tokens or 0 for record in records)
     return LatencySummary(
         p50_ms=percentile(times, 0.5),
         p95_ms=percentile(times, 0.95),
         call_p50_ms=percentile(call_times, 0.5),
         call_p95_ms=percentile(call_times, 0.95),
         prompt_tokens=sum(record.predicted.prompt_tokens or 0 for record in records),
-        completion_tokens=sum(record.predicted.completion_tokens or 0 for record in records),
+        completion_tokens=num_made,
+        completion_tokens_per_second=round(1000 * num_made / sum(times), 1)
+        if num_made and sum(times)
+        else None,
     )

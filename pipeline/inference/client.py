@@ -3,8 +3,9 @@
 Works with the embedded server, Ollama's ``/v1`` and the like. Synchronous; use one client per thread.
 """
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -18,6 +19,7 @@ from pipeline.core.errors import (
 )
 from pipeline.core.messages import Message, Tool
 from pipeline.core.settings import Settings
+from pipeline.inference.chat_rules import CompletionBuilder
 from pipeline.inference.server_spec import API_KEY_VARIABLE, is_loopback
 
 if TYPE_CHECKING:  # imported where it is used: it takes 0.15 s that the MCP server would pay at its start
@@ -122,6 +124,47 @@ class ChatClient:
         raw = self._request("POST", "/chat/completions", body | (extra or {}))
         return _parse_completion(raw, time.monotonic() - started)
 
+    def chat(self, body: dict[str, Any], *, stream: bool = False) -> dict[str, Any]:
+        """Send a request body as it is and return the answer as it came; a streamed one is put together.
+
+        Raises:
+            PipelineError: As :meth:`complete` does, except that calls which cannot be parsed are left to the caller.
+        """
+        body = {"model": self.model, **body}
+        if not stream:
+            return self._request("POST", "/chat/completions", body)
+        builder = CompletionBuilder()
+        for chunk in self._stream(
+            "/chat/completions", body | {"stream": True, "stream_options": {"include_usage": True}}
+        ):
+            builder.add(chunk)
+        return builder.build()
+
+    def raw(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Send JSON to a path beside `/v1`, such as llama.cpp's /apply-template and /completion.
+
+        Raises:
+            InvalidInputError: If the server has no such path.
+            MissingDependencyError: If it cannot be reached.
+        """
+        reply = send(self._http, "POST", self.base_url.removesuffix("/v1") + path, json=body)
+        if not reply.is_success:
+            raise self._explain(reply)
+        return reply.json()
+
+    def _stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        with self._http.stream("POST", self.base_url + path, json=body) as reply:
+            if not reply.is_success:
+                reply.read()
+                raise self._explain(reply)
+            for line in reply.iter_lines():
+                if not line.startswith("data: ") or line == "data: [DONE]":
+                    continue
+                chunk: dict[str, Any] = json.loads(line[6:])
+                if "error" in chunk:
+                    raise _explain_stream_error(chunk["error"])
+                yield chunk
+
     def list_models(self) -> list[str]:
         """Return the model names the server has.
 
@@ -177,6 +220,14 @@ class ChatClient:
         if reply.is_client_error:
             return InvalidInputError(message, hint=hint, status=reply.status_code)
         return OperationFailedError(message, hint=hint, status=reply.status_code)
+
+
+def _explain_stream_error(error: dict[str, Any]) -> OperationFailedError:
+    message = str(error.get("message"))
+    if "unparsable_tool_call" in f"{error.get('code', '')} {error.get('type', '')}":
+        hint = "Train the model on tool calls, or lower the temperature."
+        return UnparsableToolCallError(message, hint=hint, raw_text=str(error.get("raw_text", "")))
+    return OperationFailedError(message, hint="The server broke off while it streamed; see its log.")
 
 
 def open_http(base_url: str, *, api_key: str | None = None, timeout_seconds: float = 300.0) -> "httpx.Client":

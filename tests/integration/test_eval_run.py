@@ -47,7 +47,7 @@ def test_an_untrained_model_is_measured_and_found_wanting(server: ServerHandle, 
     assert first.latency.p50_ms is not None
     assert first.latency.p50_ms > 0
     assert first.latency.completion_tokens <= 25 * 24
-    stored = read_json(workspace / "runs" / first.run_id / "artifacts" / "eval.json")
+    stored = read_json(workspace / "runs" / first.run_id / "artifacts" / "eval_report.json")
     assert stored["rates"]["whole_turn"]["total"] == 25
     assert len(stored["worst"]) == min(20, 25 - first.whole_turn.right)
     records = read_details(workspace / first.details)

@@ -110,7 +110,7 @@ def test_a_model_that_knows_the_answers_gets_everything_right(
     assert result.well_formed.total == result.right_tools.total == 11
     assert result.errors == {}
     assert result.latency.completion_tokens == 7 * result.num_turns
-    assert (workspace / "copy" / "eval.md").read_text(encoding="utf-8").startswith("# Evaluation of perfect")
+    assert (workspace / "copy" / "eval_report.md").read_text(encoding="utf-8").startswith("# Evaluation of perfect")
 
 
 def test_requests_are_greedy_and_carry_the_tools_and_the_true_history(
@@ -162,7 +162,7 @@ def test_wrong_broken_and_hidden_answers_are_counted(server: AnswerServer, cases
         12,
     )  # 11 turns that need calls, and talk
     assert (result.no_call.right, result.no_call.total) == (3, 4)
-    report = (Path(list_runs()[0].path) / "artifacts" / "eval.md").read_text(encoding="utf-8")
+    report = (Path(list_runs()[0].path) / "artifacts" / "eval_report.md").read_text(encoding="utf-8")
     assert "### talk, turn 0 (talk, thanks)" in report
     assert '- expected: "You\'re welcome!"' in report
 

@@ -1,0 +1,1 @@
+"""Code that needs transformers, matplotlib or scikit-learn."""
