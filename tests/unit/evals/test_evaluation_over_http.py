@@ -110,7 +110,11 @@ def test_a_model_that_knows_the_answers_gets_everything_right(
     assert result.well_formed.total == result.right_tools.total == 11
     assert result.errors == {}
     assert result.latency.completion_tokens == 7 * result.num_turns
-    assert (workspace / "copy" / "eval_report.md").read_text(encoding="utf-8").startswith("# Evaluation of perfect")
+    assert (
+        (workspace / "copy" / "eval_report.md")
+        .read_text(encoding="utf-8")
+        .startswith("# Evaluation of perfect")
+    )
 
 
 def test_requests_are_greedy_and_carry_the_tools_and_the_true_history(
