@@ -10,6 +10,7 @@ the time of scoring alone.
 
 import argparse
 import copy
+import functools
 import importlib
 import itertools
 import json
@@ -17,6 +18,7 @@ import random
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -296,7 +298,10 @@ def compare(rows: list[Any], checker: Any, language: Any, num_shown: int) -> Non
             theirs: bool | str = bool(output) if category == "live_relevance" else not output
         else:
             theirs = judge_by_bfcl(checker, language, question, answer["ground_truth"], output, category)
-        kind = name_outcome(checker, language, question, answer, output, theirs, our=our, category=category)
+        reordered = functools.partial(
+            passes_in_some_order, checker, language, question, (answer or {}).get("ground_truth"), output
+        )
+        kind = name_outcome(theirs, our=our, passes_reordered=reordered if "parallel" in category else bool)
         count[kind] += 1
         count["accepted"] += our
         if kind == "differs" and shown < num_shown:
@@ -322,28 +327,13 @@ def compare(rows: list[Any], checker: Any, language: Any, num_shown: int) -> Non
         )
 
 
-def name_outcome(
-    checker: Any,
-    language: Any,
-    question: Any,
-    answer: Any,
-    output: Output,
-    theirs: bool | str,
-    *,
-    our: bool,
-    category: str,
-) -> str:
-    """Return agrees, crash (BFCL raised, ours said wrong), greedy, or differs."""
+def name_outcome(theirs: bool | str, *, our: bool, passes_reordered: Callable[[], bool]) -> str:
+    """Return agrees, crash (BFCL raised, ours said wrong), greedy (BFCL accepts another order), or differs."""
     if isinstance(theirs, str):
         return "differs" if our else "crash"
     if theirs == our:
         return "agrees"
-    is_greedy = (
-        "parallel" in category
-        and our
-        and passes_in_some_order(checker, language, question, answer["ground_truth"], output)
-    )
-    return "greedy" if is_greedy else "differs"
+    return "greedy" if our and passes_reordered() else "differs"
 
 
 def as_json(arguments: Any) -> Any:

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.catalogue import CatalogueEntry
 from pipeline.core.errors import InvalidInputError
 from pipeline.core.operation import Operation
-from pipeline.operations import OPERATIONS, CatalogueEntry
+from pipeline.operations import OPERATIONS
 
 # Operation -> the request fields a client sees; the others are accepted too and shown by operations_find.
 DEFAULT_FIELDS: dict[str, tuple[str, ...]] = {

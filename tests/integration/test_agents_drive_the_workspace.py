@@ -57,7 +57,7 @@ def fine_tune_the_taskmaster_persona() -> Script:
             "is_measurable": True,
             "num_examples": 600,
             "stable_months": 12,
-            "behaviours": ["voice", "tools"],
+            "behaviours": ["persona", "tool_calls"],
             "prompt_success": 0.4,
             "privacy": "local_only",
             "costs": {
@@ -65,7 +65,7 @@ def fine_tune_the_taskmaster_persona() -> Script:
                 "output_tokens": 100,
                 "api_model": "gpt-4o-mini",
                 "training_usd": 5,
-                "own_hardware": True,
+                "serving_usd_per_month": 30,
             },
             "out": "decision",
         },

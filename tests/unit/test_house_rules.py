@@ -10,7 +10,8 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
-from pipeline.operations import GROUP_SUMMARIES, OPERATIONS, CatalogueEntry
+from pipeline.catalogue import CatalogueEntry
+from pipeline.operations import GROUP_SUMMARIES, OPERATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [
@@ -80,6 +81,7 @@ def test_no_heavy_library_is_loaded_by_the_surfaces_and_all_operations() -> None
     code = """
 import sys
 import pipeline.cli, pipeline.request_arguments, pipeline.render, mcp_server.server, mcp_server.__main__
+from pipeline.catalogue import CatalogueEntry
 from pipeline.operations import OPERATIONS
 for entry in OPERATIONS:
     entry.load()

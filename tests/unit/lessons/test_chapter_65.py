@@ -28,7 +28,7 @@ COSTS = {
     "input_tokens": 500,
     "output_tokens": 200,
     "training_usd": 20,
-    "own_hardware": True,
+    "serving_usd_per_month": 30,
 }
 FACTS: Row = {
     "use_case": "assistant",
