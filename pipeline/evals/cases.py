@@ -30,7 +30,7 @@ _MATCH = re.compile(
     r"exact|casefold|text|date|datetime|number(?:\(\d*\.?\d+(?:e-?\d+)?\))?|set|list|regex|ignore"
 )
 _HINT = (
-    "A line is one case object; docs/guides/evaluation.md shows the format, `llmops evals import` writes it."
+    "A line is one case object; docs/guides/evaluate.md shows the format, `llmops evals import` writes it."
 )
 _MAX_SHOWN = 5
 _PARAMETER_KEYS = ("parameters", "inputSchema", "input_schema")

@@ -15,7 +15,7 @@ from pipeline.evals.importers import ROW_IMPORTERS, import_bfcl, import_mcp_tool
 from pipeline.evals.tool_calls.prediction import load_json
 
 _ROW_ERRORS = (ValueError, KeyError, TypeError, AttributeError, IndexError)  # any JSON may stand in a line
-_HINT = "See docs/guides/evaluation.md for the formats and --format for their names."
+_HINT = "See docs/guides/evaluate.md for the formats and --format for their names."
 
 
 class EvalImportRequest(Request):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from pipeline.core.messages import Example, Tool
-from pipeline.evals.cases import TASK_API, Case
+from pipeline.evals.cases import TASK_API, Case, to_openai_tool
 from pipeline.evals.tool_calls.parsers import parse_text
 from pipeline.evals.tool_calls.prediction import load_json, read_calls
 from pipeline.evals.turns import Turn, cut_turns
@@ -45,7 +45,7 @@ def import_own_row(row: Row) -> list[Case]:
 
 def import_openai_row(row: Row, number: int) -> list[Case]:
     """Return the cases of a row of OpenAI ``messages`` and ``tools``."""
-    messages = [dict(message) for message in row["messages"]]
+    messages: list[Row] = [dict(message) for message in row["messages"]]
     tools = _read_tools(row.get("tools"))
     positions = [i for i, message in enumerate(messages) if message.get("role") == "assistant"]
     if not positions:
@@ -72,7 +72,7 @@ def import_sharegpt_row(row: Row, number: int) -> list[Case]:
     if row.get("system"):
         messages.append({"role": "system", "content": row["system"]})
     tools = _read_tools(row.get("tools"))
-    names = [tool.get("function", tool).get("name", "") for tool in tools]
+    names = [str(to_openai_tool(tool)["function"]["name"]) for tool in tools]
     for turn in row["conversations"]:
         speaker, value = str(turn.get("from", turn.get("role"))), turn.get("value", turn.get("content"))
         if speaker not in _SPEAKERS:
@@ -116,7 +116,7 @@ def import_mcp_tools(listing: Any) -> list[Case]:
 
     They show whether a model can call the tools at all; cases of the user's own words are the real test.
     """
-    found = listing.get("result", listing) if isinstance(listing, dict) else listing
+    found: Any = cast("Row", listing).get("result", listing) if isinstance(listing, dict) else listing
     tools: Any = cast("Row", found).get("tools") if isinstance(found, dict) else found
     if not isinstance(tools, list) or not tools:
         raise ValueError("no tools: give the answer of tools/list")
@@ -126,7 +126,7 @@ def import_mcp_tools(listing: Any) -> list[Case]:
 def _from_turn(turn: Turn, num_messages: int) -> Case:
     kinds = {"ask": "ask", "talk": "none", "reply": "none"}
     gold = turn.gold
-    expected = {"kind": kinds[turn.kind]} if turn.kind in kinds else _expect_message(gold.to_openai())
+    expected: Row = {"kind": kinds[turn.kind]} if turn.kind in kinds else _expect_message(gold.to_openai())
     is_only_turn = turn.number == 0 and num_messages == turn.position + 1
     return Case.model_validate(
         {
@@ -144,7 +144,7 @@ def _from_turn(turn: Turn, num_messages: int) -> Case:
 
 
 def _expect_message(message: Mapping[str, Any]) -> Row:
-    calls = message.get("tool_calls") or []
+    calls: list[Any] = message.get("tool_calls") or []
     if not calls:
         return {"kind": "none"}
     read = read_calls(calls)
@@ -173,7 +173,7 @@ def _parse_calls(text: str, names: Sequence[str]) -> Row:
 
 
 def _read_tools(raw: Any) -> list[Tool]:
-    found = load_json(raw) if isinstance(raw, str) and raw.strip() else raw or []
+    found: Any = load_json(raw) if isinstance(raw, str) and raw.strip() else raw or []
     if not isinstance(found, list):
         raise ValueError("tools is no list")
     return cast("list[Tool]", found)
@@ -243,8 +243,8 @@ def _sample(schema: Row) -> Any:
     for key in ("examples", "enum"):
         if schema.get(key):
             return schema[key][0]
-    kind = schema.get("type", "string")
-    name = str(kind[0] if isinstance(kind, list) else kind)
+    kind: Any = schema.get("type", "string")
+    name = str(cast("list[Any]", kind)[0] if isinstance(kind, list) else kind)
     by_format = {"date": "2026-03-11", "date-time": "2026-03-11T09:00:00Z", "email": "ann@example.com"}
     if name == "string" and schema.get("format") in by_format:
         return by_format[schema["format"]]
