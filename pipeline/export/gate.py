@@ -18,6 +18,7 @@ from pipeline.core.runs import Run
 from pipeline.export.card import RECORD, order_by_preference
 from pipeline.export.checkpoint import read_checkpoint
 from pipeline.export.gate_checks import (
+    ask,
     check_greedy,
     check_logprobs,
     check_metadata,
@@ -33,6 +34,7 @@ from pipeline.export.gate_report import GATE_FILE, GateCheck, GateReport
 from pipeline.export.gate_server import GateServer, open_server
 from pipeline.export.gate_task import (
     CONCURRENCY,
+    DEFAULT_NUM_TURNS,
     LOSS_LIMIT_POINTS,
     check_accuracy,
     measure_accuracy,
@@ -63,11 +65,18 @@ class Subject:
     system_prompt: str
     held_out: Path | None
     """Conversations to measure task accuracy on."""
+    num_turns: int
+    """Assistant turns of them to ask of every file."""
     digests: dict[str, str]
     """Expected SHA-256 by file name, where the export recorded one."""
 
 
-def find_subject(model: Path, reference: Path | None, held_out: Path | None = None) -> Subject:
+def find_subject(
+    model: Path,
+    reference: Path | None,
+    held_out: Path | None = None,
+    num_turns: int = DEFAULT_NUM_TURNS,
+) -> Subject:
     """Resolve an export folder, or one GGUF file, into what there is to verify.
 
     Raises:
@@ -95,6 +104,7 @@ def find_subject(model: Path, reference: Path | None, held_out: Path | None = No
         uses_tools=record.get("tool_set") is not None,
         system_prompt=template.replace("{today}", GATE_DATE),
         held_out=held_out or (recorded if record.get("held_out") and recorded.is_file() else None),
+        num_turns=num_turns,
         digests={name: facts["sha256"] for name, facts in record.get("files", {}).items()},
     )
 
@@ -142,7 +152,7 @@ def _look_at_files(
     subject: Subject, exact: Path | None, reference: "Reference", progress: Progress
 ) -> _LookedAt:
     """Serve every file: the one that keeps all bits first, then in the order in which they should be served."""
-    turns = read_turns(subject.held_out) if subject.held_out and subject.uses_tools else []
+    turns = read_turns(subject.held_out, subject.num_turns) if subject.held_out and subject.uses_tools else []
     first = exact or subject.preference[0]
     accuracy: dict[Path, float] = {}
     checks: list[GateCheck] = []
@@ -197,13 +207,14 @@ def _check_behaviour(server: GateServer, subject: Subject, reference: "Reference
     questions = build_questions(subject.system_prompt, with_tools=subject.uses_tools)
     if reference.render(questions[0], tools or None) is None:  # such as Gemma 2, which has no system role
         questions = [messages[-1:] for messages in questions]
+    answers = [ask(server.chat, messages, tools) for messages in questions]
     checks = [
-        check_stop(server, reference, questions, tools),
-        check_streaming(server, questions[0], tools),
+        check_stop(server, reference, questions, answers, tools),
+        check_streaming(server, questions[0], answers[0], tools),
     ]
     if subject.uses_tools:
         with TaskStore(":memory:", date.fromisoformat(GATE_DATE)) as store:
-            checks += check_tool_round_trip(server, questions[0], tools, store)
+            checks += check_tool_round_trip(server, questions[0], answers[0], tools, store)
     return checks
 
 

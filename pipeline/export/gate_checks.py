@@ -5,6 +5,7 @@ token; a conversion with q and k in the wrong row order, a different template or
 """
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.export.gate_corpus import Case
@@ -18,12 +19,14 @@ if TYPE_CHECKING:
 
 LOGPROB_LIMIT_NATS = 0.05
 TIE_LIMIT_NATS = 0.05
-_COMPARED_TOKENS = 32
+_COMPARED_TOKENS = 16
 _STOP_TOKENS = 160
 _ROLES = {"eos": "eos_token_id", "bos": "bos_token_id", "padding": "padding_token_id"}
 
 Tools = list[dict[str, Any]]
 Conversation = list[dict[str, Any]]
+Choice = dict[str, Any]
+"""First choice of a chat completion."""
 
 
 class Prompt(NamedTuple):
@@ -176,12 +179,21 @@ def check_logprobs(
     )
 
 
+def ask(chat: Callable[..., Choice], question: Conversation, tools: Tools) -> Choice:
+    """Return the answer to a question, streamed or not as ``chat`` does it; several checks look at the same one."""
+    return chat(question, tools or None, max_tokens=_STOP_TOKENS)
+
+
 def check_stop(
-    server: GateServer, reference: "Reference", questions: list[Conversation], tools: Tools
+    server: GateServer,
+    reference: "Reference",
+    questions: list[Conversation],
+    answers: list[Choice],
+    tools: Tools,
 ) -> GateCheck:
     """Check that answers end by the end token inside the limit and show no control text."""
     problems: list[str] = []
-    for messages in questions:
+    for messages, answer in zip(questions, answers, strict=True):
         question = repr(messages[-1]["content"])
         prompt = reference.render(messages, tools or None)
         if prompt is None:
@@ -191,7 +203,7 @@ def check_stop(
         if reply["stop_type"] != "eos":
             problems.append(f"{question} went on for {_STOP_TOKENS} tokens")
             continue
-        shown = server.chat(messages, tools or None, max_tokens=_STOP_TOKENS)["message"].get("content") or ""
+        shown = answer["message"].get("content") or ""
         if any(text in shown for text in reference.control_texts):
             problems.append(f"{question} showed control text")
     return GateCheck(
@@ -204,10 +216,9 @@ def check_stop(
 
 
 def check_tool_round_trip(
-    server: GateServer, question: Conversation, tools: Tools, store: TaskStore
+    server: GateServer, question: Conversation, choice: Choice, tools: Tools, store: TaskStore
 ) -> list[GateCheck]:
     """Check that a call is parsed, executed on the real Task API, and its result answered."""
-    choice = server.chat(question, tools, max_tokens=_STOP_TOKENS)
     message: dict[str, Any] = choice["message"]
     calls: list[dict[str, Any]] = message.get("tool_calls") or []
     problem = _describe_call_problem(choice["finish_reason"], calls)
@@ -224,7 +235,7 @@ def check_tool_round_trip(
         function = calls[0]["function"]
         result = store.call(function["name"], json.loads(function["arguments"]))
         answer = {"role": "tool", "tool_call_id": calls[0]["id"], "content": json.dumps(result)}
-        after = server.chat([*question, message, answer], tools, max_tokens=_STOP_TOKENS)
+        after = ask(server.chat, [*question, message, answer], tools)
         text = after["message"].get("content") or ""
         checks.append(
             GateCheck(
@@ -238,12 +249,9 @@ def check_tool_round_trip(
     return checks
 
 
-def check_streaming(server: GateServer, question: Conversation, tools: Tools) -> GateCheck:
+def check_streaming(server: GateServer, question: Conversation, answer: Choice, tools: Tools) -> GateCheck:
     """Check that the streamed pieces add up to the answer that is not streamed."""
-    whole, streamed = (
-        _essence(ask(question, tools or None, max_tokens=_STOP_TOKENS))
-        for ask in (server.chat, server.chat_streamed)
-    )
+    whole, streamed = _essence(answer), _essence(ask(server.chat_streamed, question, tools))
     return GateCheck(
         id="streaming",
         passed=whole == streamed,
@@ -264,7 +272,7 @@ def _describe_call_problem(finish_reason: str | None, calls: list[dict[str, Any]
     return problem.message if problem else None
 
 
-def _essence(choice: dict[str, Any]) -> tuple[str, list[tuple[str, str]], str | None]:
+def _essence(choice: Choice) -> tuple[str, list[tuple[str, str]], str | None]:
     made: list[dict[str, Any]] = choice["message"].get("tool_calls") or []
     calls = [(str(call["function"]["name"]), str(call["function"]["arguments"])) for call in made]
     return choice["message"].get("content") or "", calls, choice["finish_reason"]

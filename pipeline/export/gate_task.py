@@ -15,8 +15,8 @@ from pipeline.export.gate_report import GateCheck
 from pipeline.export.gate_server import GateServer
 
 LOSS_LIMIT_POINTS = 2.0
-NUM_TURNS = 50
-"""One turn is two points: a file may lose one turn, not two."""
+DEFAULT_NUM_TURNS = 16
+"""Sees a file that lost its skill, in a third of the gate's time; 50 turns tell one lost turn from two."""
 CONCURRENCY = 4
 _ANSWER_TOKENS = 160
 
@@ -28,8 +28,8 @@ class HeldOutTurn(NamedTuple):
     calls: list[tuple[str, dict[str, Any]]]
 
 
-def read_turns(path: Path) -> list[HeldOutTurn]:
-    """Return up to ``NUM_TURNS`` assistant turns, evenly spaced over a file of conversations.
+def read_turns(path: Path, num_turns: int) -> list[HeldOutTurn]:
+    """Return up to ``num_turns`` assistant turns, evenly spaced over a file of conversations.
 
     Raises:
         InvalidInputError: If it is not a file of conversations.
@@ -48,8 +48,8 @@ def read_turns(path: Path) -> list[HeldOutTurn]:
             f"{path.name} is not a file of conversations: {str(error)[:200]}",
             hint="Name the test.jsonl that `llmops synth generate` wrote, or one in its format.",
         ) from error
-    step = max(1, len(turns) // NUM_TURNS)
-    return turns[::step][:NUM_TURNS]
+    step = max(1, len(turns) // num_turns)
+    return turns[::step][:num_turns]
 
 
 def measure_accuracy(server: GateServer, turns: list[HeldOutTurn], tools: list[dict[str, Any]]) -> float:

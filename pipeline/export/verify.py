@@ -9,6 +9,7 @@ from pipeline.core.refs import resolve_path as resolve_ref
 from pipeline.core.runs import Run
 from pipeline.export.gate import find_subject, run_gate
 from pipeline.export.gate_report import GATE_FILE, GateCheck
+from pipeline.export.gate_task import DEFAULT_NUM_TURNS
 
 
 class ExportVerifyRequest(Request):
@@ -20,6 +21,8 @@ class ExportVerifyRequest(Request):
     """Hugging Face folder the files were made from; default is merged/ beside them."""
     cases: WorkspacePath | None = None
     """Held-out conversations to measure task accuracy on; default is what the export recorded."""
+    num_turns: int = Field(default=DEFAULT_NUM_TURNS, ge=1, le=1000)
+    """Assistant turns of them to ask of every file; 50 make one turn two points."""
 
 
 class ExportVerifyResult(Result):
@@ -54,6 +57,7 @@ def verify_export(request: ExportVerifyRequest, run: Run) -> ExportVerifyResult:
         resolve_ref(request.model),
         resolve_ref(request.reference) if request.reference else None,
         resolve_path(request.cases) if request.cases else None,
+        request.num_turns,
     )
     report = run_gate(subject, run)
     failed = [check.id for check in report.checks if check.passed is False]

@@ -41,9 +41,9 @@ def test_eight_bits_are_preferred_for_small_models_and_four_for_large_ones() -> 
 def test_every_assistant_turn_is_asked_with_what_was_said_before_it(tmp_path: Path) -> None:
     path = tmp_path / "test.jsonl"
     path.write_text(json.dumps(_ROW) + "\n", encoding="utf-8")
-    first, second = read_turns(path)
+    first, second = read_turns(path, 50)
     assert (len(first.messages), first.calls) == (1, [("list_tasks", {"status": "open"})])
     assert (len(second.messages), second.calls) == (3, [])
     path.write_text(json.dumps(_ROW | {"messages": 3}), encoding="utf-8")
     with pytest.raises(InvalidInputError, match="not a file of conversations"):
-        read_turns(path)
+        read_turns(path, 50)

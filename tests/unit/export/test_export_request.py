@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from pipeline.core.errors import DoesNotFitError, InvalidInputError
-from pipeline.core.files import require_disk
+from pipeline.core.files import require_disk, write_json
 from pipeline.core.runs import Run
 from pipeline.export.card import default_gguf
 from pipeline.export.gate import find_subject
@@ -39,6 +39,18 @@ def test_a_run_that_trained_nothing_is_refused_with_its_state() -> None:
     run = Run.create("train.run", {})
     with pytest.raises(InvalidInputError, match=r"not a finished training run \(state: running\)"):
         read_training(f"run:{run.id}")
+
+
+@pytest.mark.usefixtures("workspace")
+def test_an_adapter_of_a_run_that_trained_all_weights_is_refused(tiny_model: Path) -> None:
+    run = Run.create("train.run", {})
+    (run.artifacts / "model").mkdir()
+    (run.artifacts / "model" / "model.safetensors").write_bytes(b"")
+    facts = {"base_model_path": str(tiny_model), "method": "full"}
+    write_json(run.artifacts / "training.json", facts)
+    run.finish({})
+    with pytest.raises(InvalidInputError, match="trained all weights, so there is no adapter"):
+        EXPORT_RUN.call({"run": run.id, "formats": ["adapter"]})
 
 
 def test_verifying_a_folder_without_gguf_or_reference_says_what_is_missing(tmp_path: Path) -> None:
