@@ -1,7 +1,8 @@
 """``synth.check``: hold every row of a Task API data file against all gates and name each fault by line and kind.
 
-Works for any file of Task API conversations, whoever wrote it. Changes nothing; a clean row is never reported. Needs
-the libraries of the extra ``data`` for personal data.
+Works for any file of Task API conversations, whoever wrote it. A row whose system prompt is that of a known persona is
+judged by the persona's items too. Changes nothing; a clean row is never reported. Needs the libraries of the extra
+``data`` for personal data and personas.
 """
 
 import json
@@ -18,6 +19,8 @@ from pipeline.core.operation import Operation, Part, Request, Result
 from pipeline.core.paths import WorkspacePath, resolve_path
 from pipeline.core.pii_patterns import find_pii
 from pipeline.core.progress import Progress
+from pipeline.personas.items import PASS_RATIO, judge_reply, style_ratio
+from pipeline.personas.spec import PERSONAS, Persona, load_persona
 from pipeline.synth.checks import RowFault, find_faults, label_of
 from pipeline.synth.grounding import fold
 
@@ -80,7 +83,7 @@ class FileChecker:
         return [LineFault(line=number, id=row.id, kind=fault.kind, problem=_place(fault)) for fault in faults]
 
     def _check_row(self, row: Example) -> list[RowFault]:
-        return find_faults(row) + find_personal_data(row)
+        return find_faults(row) + find_personal_data(row) + find_style_faults(row)
 
     def _check_known(self, number: int, row: Example) -> list[RowFault]:
         faults: list[RowFault] = []
@@ -103,7 +106,7 @@ def check_file(request: SynthCheckRequest) -> SynthCheckResult:
         InvalidInputError: If the file cannot be read.
         MissingDependencyError: If the libraries that find personal data are not installed.
     """
-    require("phonenumbers", "python-stdnum", extra="data")
+    require("phonenumbers", "python-stdnum", "PyYAML", extra="data")
     path = resolve_path(request.file)
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -146,6 +149,30 @@ def find_personal_data(row: Example) -> list[RowFault]:
         for finding in find_pii(state)
     ]
     return found
+
+
+def find_style_faults(row: Example) -> list[RowFault]:
+    """Return the items that failing replies miss, for a row whose system prompt is a known persona's."""
+    persona = _speaker_of(row)
+    if persona is None:
+        return []
+    found: list[RowFault] = []
+    for i, message in enumerate(row.messages):
+        if message.role != "assistant" or (message.tool_calls and not message.content):
+            continue
+        verdicts = judge_reply(persona, message.content or "")
+        is_off_style = style_ratio(verdicts) < PASS_RATIO
+        for verdict in verdicts:
+            if not verdict.passed and (verdict.hard or is_off_style):
+                problem = f"{persona.title}: {verdict.evidence}"
+                found.append(RowFault(kind=f"persona_{verdict.item}", message=i, problem=problem))
+    return found
+
+
+def _speaker_of(row: Example) -> Persona | None:
+    first = row.messages[0]
+    prompt = first.content or "" if first.role == "system" else ""
+    return next((p for p in map(load_persona, PERSONAS) if prompt.startswith(p.prompt)), None)
 
 
 def _question_of(row: Example) -> str:

@@ -141,15 +141,21 @@ def _refusal(persona: Persona, row: Example, problem: str) -> OperationFailedErr
 def _measure(persona: Persona, file: str, digest: str, rows: Sequence[Example]) -> PersonaSplit:
     texts = replies_of(rows)
     verdict: ReplySetVerdict = judge_replies(persona, texts)
+    groups = Counter(row.group for row in rows)
+    users = [m.content or "" for row in rows for m in row.messages if m.role == "user"]
     numbers: dict[str, Any] = {
         "rows": len(rows),
         "calls": sum(len(message.tool_calls) for row in rows for message in row.messages),
         "replies": len(texts),
+        "most frequent user formulation, share of rows": round(max(groups.values()) / len(rows), 4),
+        "distinct-1 of user turns": distinct_ratio(users, 1),
+        "distinct-2 of user turns": distinct_ratio(users, 2),
+        "self-BLEU of user turns": self_bleu(users),
         "different replies": len(set(texts)),
         "most frequent reply": f"{max(Counter(texts).values()) / len(texts):.3f}",
-        "distinct-1": distinct_ratio(texts, 1),
-        "distinct-2": distinct_ratio(texts, 2),
-        "self-BLEU": self_bleu(texts),
+        "distinct-1 of replies": distinct_ratio(texts, 1),
+        "distinct-2 of replies": distinct_ratio(texts, 2),
+        "self-BLEU of replies": self_bleu(texts),
         "words of a reply, mean": round(sum(len(text.split()) for text in texts) / len(texts), 1),
     }
     return PersonaSplit(file, persona.name, digest, len(rows), verdict, numbers)

@@ -22,10 +22,21 @@ SIZES = {
     "tool_calls/train.jsonl": 2400,
     "tool_calls/val.jsonl": 200,
     "tool_calls/test.jsonl": 440,
+    "tool_calls/handwritten.jsonl": 194,
+    **{
+        f"personas/{name}_{split}.jsonl": size
+        for name in ("taskmaster", "analyst", "planner")
+        for split, size in (("train", 240), ("val", 60), ("test", 120))
+    },
 }
 PAIRS = (
     ("task_api/task_api_train.jsonl", "task_api/task_api_test.jsonl"),
     ("tool_calls/train.jsonl", "tool_calls/test.jsonl"),
+    ("tool_calls/train.jsonl", "tool_calls/handwritten.jsonl"),
+    *(
+        (f"personas/{name}_train.jsonl", f"personas/{name}_test.jsonl")
+        for name in ("taskmaster", "analyst", "planner")
+    ),
     ("task_api/task_api_train.jsonl", "tool_calls/test.jsonl"),
     ("tool_calls/train.jsonl", "task_api/task_api_test.jsonl"),
 )
@@ -34,7 +45,7 @@ PAIRS = (
 def test_the_sets_are_as_large_as_promised_and_the_repository_stays_small() -> None:
     assert {name: len(read_jsonl(SETS / name)) for name in SIZES} == SIZES
     assert sum(path.stat().st_size for path in SETS.rglob("*") if path.is_file()) < 15_000_000
-    for name in ("task_api", "tool_calls"):
+    for name in ("task_api", "tool_calls", "personas"):
         card = (SETS / name / "README.md").read_text(encoding="utf-8")
         assert "license: apache-2.0" in card
         assert "make datasets" in card
@@ -47,7 +58,7 @@ def test_no_template_makes_more_than_three_percent_of_a_large_file() -> None:
         assert most <= max(1, 0.03 * size), name
 
 
-@pytest.mark.slow  # 3,540 rows through every gate
+@pytest.mark.slow  # 4,994 rows through every gate
 @pytest.mark.parametrize("name", SIZES)
 @pytest.mark.usefixtures("workspace")
 def test_every_file_replays_passes_the_gates_and_is_valid(name: str) -> None:
@@ -75,12 +86,14 @@ def builder() -> Any:
     return module
 
 
-@pytest.mark.slow  # makes 3,944 rows
-@pytest.mark.parametrize("name", ["task_api", "tool_calls"])
-def test_a_set_is_rebuilt_byte_by_byte(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow  # makes 4,364 rows
+@pytest.mark.parametrize(("name", "num_files"), [("task_api", 5), ("tool_calls", 6), ("personas", 11)])
+def test_a_set_is_rebuilt_byte_by_byte(
+    name: str, num_files: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LLMOPS_WORKSPACE", str(tmp_path))  # the builder sets it; this puts it back afterwards
     builder().build(name, tmp_path / name)
     made = sorted((tmp_path / name).iterdir())
-    assert len(made) == 5
+    assert len(made) == num_files
     for path in made:
         assert path.read_bytes() == (SETS / name / path.name).read_bytes(), path.name
