@@ -246,6 +246,16 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
     CatalogueEntry(
         "deploy.status", "pipeline.deploy.watch:DEPLOY_STATUS", "Ask a server whether it answers."
     ),
+    CatalogueEntry(
+        "deploy.logs",
+        "pipeline.deploy.logs:DEPLOY_LOGS",
+        "Show the last lines of a server's log and the figures of its requests.",
+    ),
+    CatalogueEntry(
+        "deploy.load",
+        "pipeline.deploy.load:DEPLOY_LOAD",
+        "Ask a server many things at once and check that no answer is lost or mixed up.",
+    ),
     CatalogueEntry("deploy.stop", "pipeline.deploy.watch:DEPLOY_STOP", "Stop a server of this workspace."),
     CatalogueEntry(
         "agent.run",

@@ -50,8 +50,8 @@ class DeployServeRequest(Request):
     """Such as `q4_k_m`; default is what the export chose."""
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$")
     """Model name in requests; default is the model's own."""
-    adapters: tuple[Annotated[str, AfterValidator(_check_adapter)], ...] = ()
-    """LoRA adapters as NAME=PATH of a GGUF; each is served under its name. Embedded engine only."""
+    adapter: tuple[Annotated[str, AfterValidator(_check_adapter)], ...] = ()
+    """LoRA adapter as NAME=PATH of a GGUF, served under its name; repeatable. Embedded engine only."""
     context_length: int = Field(default=4096, ge=64, le=1 << 20)
     """Tokens per request, prompt and answer together."""
     num_slots: int = Field(default=2, ge=1, le=64)
@@ -99,7 +99,7 @@ def serve_model(request: DeployServeRequest, run: Run) -> DeployServeResult:
 
 
 def _hand_to_ollama(request: DeployServeRequest, model: ServableModel, run: Run) -> DeployServeResult:
-    if request.adapters:
+    if request.adapter:
         raise InvalidInputError("Ollama gets one model", hint="Serve adapters with the embedded engine.")
     from pipeline.deploy.ollama import create_in_ollama
 
@@ -178,7 +178,7 @@ class _Announcer:
 
 def build_spec(request: DeployServeRequest, model: ServableModel) -> ServerSpec:
     """Return the server of a request; a model with tools is warmed with the prompt it was trained on."""
-    adapters = [value.partition("=") for value in request.adapters]
+    adapters = [value.partition("=") for value in request.adapter]
     is_bare = not (model.path.parent / "export.json").is_file()
     tools = model.tools or (tuple(load_tools()) if is_bare else ())
     system = {"role": "system", "content": system_prompt(date.today())}  # noqa: DTZ011 - the user's own day
