@@ -273,6 +273,11 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "Talk to the task agent, line by line, until /quit or the end of input.",
     ),
     CatalogueEntry(
+        "agent.web",
+        "pipeline.agent.web:AGENT_WEB",
+        "Show the task agent on a local page, with its tool calls and the tasks live, until Ctrl-C.",
+    ),
+    CatalogueEntry(
         "lesson.list",
         "pipeline.lessons.show:LESSON_LIST",
         "List the lessons of the course with their prerequisites.",

@@ -1,13 +1,8 @@
 """Operation ``deploy.serve``: a model behind an OpenAI-compatible URL until it is told to stop."""
 
-import signal
 import sys
-import threading
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from datetime import date
-from types import FrameType
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter
@@ -17,6 +12,7 @@ from pipeline.core.operation import Operation, Request, Result
 from pipeline.core.paths import WorkspacePath, WorkspaceRef
 from pipeline.core.runs import Run
 from pipeline.core.settings import Settings
+from pipeline.core.stopping import stop_on_signal
 from pipeline.core.units import format_seconds
 from pipeline.inference.endpoints import Endpoint, publish_endpoint
 from pipeline.inference.model_folder import ServableModel, find_servable
@@ -129,7 +125,7 @@ def _serve_embedded(request: DeployServeRequest, model: ServableModel, run: Run)
     folder = run.path / "server"
     announce = _Announcer(spec, run)
     _say(f"Loading {model.path} ...")
-    with _stop_on_signal() as stop:
+    with stop_on_signal() as stop:
         num_restarts = supervise(spec, folder, stop, announce)
     log = folder / REQUEST_LOG
     return DeployServeResult(
@@ -192,25 +188,6 @@ def build_spec(request: DeployServeRequest, model: ServableModel) -> ServerSpec:
         num_slots=request.num_slots,
         warm_up=WarmUp(messages=(system,), tools=tools) if tools else None,
     )
-
-
-@contextmanager
-def _stop_on_signal() -> Generator[threading.Event]:
-    """Yield an event that SIGTERM and Ctrl-C set; outside the main thread nothing sets it but the caller."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _say(text: str) -> None:
