@@ -83,9 +83,7 @@ class AgentPage:
             f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; "
             "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
-        return HTMLResponse(
-            self._html.replace("NONCE", nonce), headers={"Content-Security-Policy": policy}
-        )
+        return HTMLResponse(self._html.replace("NONCE", nonce), headers={"Content-Security-Policy": policy})
 
     async def state(self, request: Request) -> Response:
         """Answer with the conversation and the tasks."""

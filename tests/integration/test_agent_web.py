@@ -59,7 +59,9 @@ class Browser:
             time.sleep(0.05)
 
     def say(self, text: str) -> None:
-        self.run(f"document.getElementById('text').value = {json.dumps(text)}; document.getElementById('send').click()")
+        self.run(
+            f"document.getElementById('text').value = {json.dumps(text)}; document.getElementById('send').click()"
+        )
 
     def save_picture(self, path: Path) -> None:
         path.write_bytes(b64decode(self.send("Page.captureScreenshot", format="png")["data"]))
@@ -112,7 +114,7 @@ def test_a_person_sees_replies_calls_questions_and_tasks(browser: Browser, tmp_p
         browser.wait_for("document.querySelectorAll('.note').length === 2")
         assert browser.run("document.querySelectorAll('.call.failed').length") == 1
         browser.say("Delete task 1")
-        browser.wait_for("document.querySelector('.question button')")
+        browser.wait_for("document.querySelector('.question button') !== null")
         assert store.list_tasks()["total"] == 1
         browser.save_picture(tmp_path / "page.png")
         browser.run("document.querySelector('.question button').click()")

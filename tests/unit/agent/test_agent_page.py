@@ -32,7 +32,9 @@ def open_page(*answers: Any, **options: Any) -> Generator[httpx.Client]:
         yield client
 
 
-def say(client: httpx.Client, text: str, on_question: Callable[[], Any] = lambda: None) -> list[dict[str, Any]]:
+def say(
+    client: httpx.Client, text: str, on_question: Callable[[], Any] = lambda: None
+) -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = []
     with client.stream("POST", "/messages", json={"text": text}) as reply:
         assert reply.status_code == 200
@@ -96,14 +98,21 @@ def test_other_sites_are_not_listened_to(workspace: Path) -> None:
         assert client.get("/state", headers={"Host": "evil.example"}).status_code == 400
         for path in ("/messages", "/consent", "/reset"):
             assert client.post(path, content=b'{"text": "x"}').status_code == 415
-            assert client.post(path, content=b"[", headers={"Content-Type": "application/json"}).status_code == 400
+            assert (
+                client.post(path, content=b"[", headers={"Content-Type": "application/json"}).status_code
+                == 400
+            )
         assert client.post("/messages", json={"text": "  "}).status_code == 400
         policy = client.get("/").headers["content-security-policy"]
         assert policy.startswith("default-src 'none'; script-src 'nonce-")
 
 
 def test_a_taken_port_is_named(workspace: Path) -> None:
-    with open_page(completion("Done.")) as client, TaskStore() as store:
-        with AgentPage(str(client.base_url), "m", store) as page, pytest.raises(InvalidInputError, match="in use"):
-            with serve_page(page, client.base_url.port or 0):
-                pass
+    with (
+        open_page(completion("Done.")) as client,
+        TaskStore() as store,
+        AgentPage(str(client.base_url), "m", store) as page,
+        pytest.raises(InvalidInputError, match="in use"),
+        serve_page(page, client.base_url.port or 0),
+    ):
+        pass
