@@ -6,7 +6,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 _CALL_NUMBERS = count()  # the Agents SDK refuses an id that it has seen
 
@@ -55,9 +55,10 @@ class ScriptedServer:
                 if body is None:
                     self.close_connection = True
                     return
-                streams = isinstance(received.body, dict) and received.body.get("stream") and status == 200
-                text = body if isinstance(body, str) else json.dumps(body)
-                content = (_to_events(body) if streams and not isinstance(body, str) else text).encode()
+                streams = status == 200 and _wants_stream(received.body)
+                if not isinstance(body, str):
+                    body = _to_events(body) if streams else json.dumps(body)
+                content = body.encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "text/event-stream" if streams else "application/json")
                 self.send_header("Content-Length", str(len(content)))
@@ -101,6 +102,11 @@ def _parse(raw: bytes) -> Any:
         return raw
 
 
+def _wants_stream(body: Any) -> bool:
+    fields = cast("dict[str, Any]", body) if isinstance(body, dict) else {}
+    return bool(fields.get("stream"))
+
+
 def _to_events(whole: dict[str, Any]) -> str:
     """Return a completion as server-sent events: one a word, one a call, one with the end, one with the usage."""
     message: dict[str, Any] = whole["choices"][0]["message"]
@@ -110,10 +116,10 @@ def _to_events(whole: dict[str, Any]) -> str:
     ]
     calls: list[dict[str, Any]] = message.get("tool_calls") or []
     deltas += [{"tool_calls": [{"index": i, **call}]} for i, call in enumerate(calls)]
-    end = {"index": 0, "delta": {}, "finish_reason": whole["choices"][0]["finish_reason"]}
-    choices = [[{"index": 0, "delta": delta, "finish_reason": None}] for delta in deltas]
-    head = {**whole, "object": "chat.completion.chunk", "usage": None}
-    chunks = [{**head, "choices": choice} for choice in [*choices, [end]]]
+    end: dict[str, Any] = {"index": 0, "delta": {}, "finish_reason": whole["choices"][0]["finish_reason"]}
+    choices: list[dict[str, Any]] = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+    head: dict[str, Any] = {**whole, "object": "chat.completion.chunk", "usage": None}
+    chunks: list[dict[str, Any]] = [{**head, "choices": [choice]} for choice in (*choices, end)]
     chunks.append({**head, "choices": [], "usage": whole["usage"]})
     return "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
 

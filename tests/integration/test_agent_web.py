@@ -13,7 +13,8 @@ from typing import Any
 
 import httpx
 import pytest
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
 from pipeline.agent.web_app import AgentPage, serve_page
 from pipeline.inference.scripted_server import ScriptedServer, completion
@@ -36,7 +37,7 @@ SCRIPT = (
 class Browser:
     """One page of a headless Chromium."""
 
-    def __init__(self, connection: ClientConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection, self._numbers = connection, count(1)
 
     def send(self, method: str, **parameters: Any) -> dict[str, Any]:
