@@ -20,6 +20,7 @@ from pipeline.operations import OPERATIONS
 FENCES: tuple[Any, ...] = tuple(get_args(fence)[1] for fence in (WorkspacePath, WorkspaceRef))
 UNFENCED = {
     "evals.run: model",  # the name of a model on a server, not a file
+    "deploy.load: model",  # the same
     "deploy.serve: adapter",  # NAME=PATH: its own check fences the part after the sign, see below
     "economics.compare: api_model",  # names of models in a price table, and where a price was read
     "economics.compare: prices.model",

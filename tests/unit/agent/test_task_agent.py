@@ -2,9 +2,11 @@
 
 import io
 import json
+import threading
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any
 
 import pytest
@@ -315,3 +317,25 @@ def test_an_error_inside_a_stream_keeps_its_kind(
         pytest.raises(kind),
     ):
         agent.ask("hi", lambda text: None)
+
+
+def test_a_server_that_dies_in_the_middle_of_a_reply_is_a_missing_service(store: TaskStore) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 9999\r\n\r\n"
+    chunk = {**completion(), "choices": [{"index": 0, "delta": {"content": "I am"}, "finish_reason": None}]}
+
+    class Dying(StreamRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65_536)
+            self.wfile.write(head + f"data: {json.dumps(chunk)}\n\n".encode())
+
+    pieces: list[str] = []
+    with ThreadingTCPServer(("127.0.0.1", 0), Dying) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+        with (
+            TaskAgent(url, "m", ToolCaller(store)) as agent,
+            pytest.raises(MissingDependencyError, match="does not answer|broke off"),
+        ):
+            agent.ask("Who are you?", pieces.append)
+        server.shutdown()
+    assert pieces == ["I am"]
