@@ -334,7 +334,7 @@ def test_a_server_that_dies_in_the_middle_of_a_reply_is_a_missing_service(store:
         url = f"http://127.0.0.1:{server.server_address[1]}/v1"
         with (
             TaskAgent(url, "m", ToolCaller(store)) as agent,
-            pytest.raises(MissingDependencyError, match="does not answer|broke off"),
+            pytest.raises(MissingDependencyError, match=r"does not answer|broke off"),
         ):
             agent.ask("Who are you?", pieces.append)
         server.shutdown()
