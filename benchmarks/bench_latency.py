@@ -3,7 +3,8 @@
 Run ``llmops deploy serve --model models/task-agent``, then
 ``python benchmarks/bench_latency.py --base-url http://127.0.0.1:8080/v1 --model task-agent --requests 50``.
 Sends sentences of different lengths with the five tools at temperature 0, one after the other, after three unmeasured
-ones. Every sentence is sent once, so only the prefix of system prompt and tools is warm, as in real use.
+ones. Every sentence is sent once, so only the prefix of system prompt and tools is warm, as in real use. With several
+``--base-url`` each sentence goes to all servers in turn, and the median of the paired ratios is printed.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import os
 import platform
 import statistics
 import sys
+from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
 
@@ -34,7 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--base-url", default="http://127.0.0.1:8080/v1")
+    parser.add_argument("--base-url", action="append", help="repeat it to compare servers")
     parser.add_argument("--model", default="task-agent")
     parser.add_argument("--requests", type=int, default=50)
     parser.add_argument("--max-tokens", type=int, default=128)
@@ -42,37 +44,59 @@ def main() -> int:
     sentences = [f"{verb} {thing}" for thing in _THINGS for verb in _VERBS]
     if not 2 <= options.requests <= len(sentences) - WARM_UP_REQUESTS:
         parser.error(f"--requests must be between 2 and {len(sentences) - WARM_UP_REQUESTS}")
-    answers: list[Completion] = []
-    num_unparsable = 0
+    urls: list[str] = options.base_url or ["http://127.0.0.1:8080/v1"]
+    answers: list[list[Completion | None]] = [[] for _ in urls]
     try:
-        with ChatClient(options.base_url, options.model) as client:
-            for number, sentence in enumerate(sentences[: WARM_UP_REQUESTS + options.requests]):
-                messages = [
-                    Message(role="system", content=system_prompt(TODAY)),
-                    Message(role="user", content=sentence),
-                ]
-                try:
-                    answer = client.complete(messages, tools=load_tools(), max_tokens=options.max_tokens)
-                except UnparsableToolCallError:
-                    num_unparsable += 1
-                    continue
-                if number >= WARM_UP_REQUESTS:
-                    answers.append(answer)
+        with ExitStack() as stack:
+            clients = [stack.enter_context(ChatClient(url, options.model)) for url in urls]
+            for sentence in sentences[: WARM_UP_REQUESTS + options.requests]:
+                for client, collected in zip(clients, answers, strict=True):
+                    collected.append(ask(client, sentence, options.max_tokens))
     except PipelineError as error:
         print(error.to_json(), file=sys.stderr)
         return 1
-    if len(answers) < 2:
-        print(
-            f"only {len(answers)} answers could be measured, {num_unparsable} were unparsable",
-            file=sys.stderr,
-        )
-        return 1
-    print_table(answers, num_unparsable)
+    print(f"hardware: {describe_hardware()}")
+    measured = [collected[WARM_UP_REQUESTS:] for collected in answers]
+    for url, collected in zip(urls, measured, strict=True):
+        print_table(url, collected)
+    for url, collected in zip(urls[1:], measured[1:], strict=True):
+        print_comparison(url, collected, measured[0])
     return 0
 
 
-def print_table(answers: list[Completion], num_unparsable: int) -> None:
+def ask(client: ChatClient, sentence: str, max_tokens: int) -> Completion | None:
+    """Return the answer to a sentence; None when its call cannot be parsed."""
+    messages = [
+        Message(role="system", content=system_prompt(TODAY)),
+        Message(role="user", content=sentence),
+    ]
+    try:
+        return client.complete(messages, tools=load_tools(), max_tokens=max_tokens)
+    except UnparsableToolCallError:
+        return None
+
+
+def print_comparison(url: str, found: list[Completion | None], first: list[Completion | None]) -> None:
+    """Print the median of the paired ratios to the first server, and how many answers are the same."""
+    pairs = [(one, other) for one, other in zip(found, first, strict=True) if one and other]
+    ratio = statistics.median(one.seconds / other.seconds for one, other in pairs)
+    num_equal = sum(strip_ids(one) == strip_ids(other) for one, other in pairs)
+    print(f"{url}: {ratio:.2f} of the time of the first; {num_equal} of {len(pairs)} answers are equal")
+
+
+def strip_ids(answer: Completion) -> tuple[str | None, list[tuple[str, str]]]:
+    """Return what an answer says and calls; ids of calls are random."""
+    calls = [(call.name, str(call.arguments)) for call in answer.message.tool_calls]
+    return answer.message.content, calls
+
+
+def print_table(url: str, collected: list[Completion | None]) -> None:
     """Print percentiles of milliseconds and tokens."""
+    answers = [answer for answer in collected if answer is not None]
+    num_unparsable = len(collected) - len(answers)
+    if len(answers) < 2:
+        print(f"{url}: only {len(answers)} answers could be measured, {num_unparsable} were unparsable")
+        return
     columns = {
         "latency ms": [answer.seconds * 1000 for answer in answers],
         "prompt tokens": [float(answer.prompt_tokens) for answer in answers],
@@ -83,8 +107,7 @@ def print_table(answers: list[Completion], num_unparsable: int) -> None:
         ],
     }
     num_calls = sum(bool(answer.message.tool_calls) for answer in answers)
-    print(f"hardware: {describe_hardware()}")
-    print(f"requests: {len(answers)}, with a tool call: {num_calls}, unparsable: {num_unparsable}")
+    print(f"{url}: requests: {len(answers)}, with a tool call: {num_calls}, unparsable: {num_unparsable}")
     print(f"{'':<22}{'min':>9}{'p50':>9}{'p95':>9}{'max':>9}")
     for name, values in columns.items():
         p95 = statistics.quantiles(values, n=20, method="inclusive")[-1]

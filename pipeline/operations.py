@@ -305,6 +305,16 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "pipeline.deploy.cluster:DEPLOY_CLUSTER_CONFIG",
         "Write compose and nginx files that serve an export by vLLM or llama.cpp behind a load balancer.",
     ),
+    CatalogueEntry(
+        "deploy.logs",
+        "pipeline.deploy.logs:DEPLOY_LOGS",
+        "Show the last lines of a server's log and the figures of its requests.",
+    ),
+    CatalogueEntry(
+        "deploy.load",
+        "pipeline.deploy.load:DEPLOY_LOAD",
+        "Ask a server many things at once and check that no answer is lost or mixed up.",
+    ),
     CatalogueEntry("deploy.stop", "pipeline.deploy.watch:DEPLOY_STOP", "Stop a server of this workspace."),
     CatalogueEntry(
         "agent.run",
@@ -320,6 +330,11 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
         "agent.chat",
         "pipeline.agent.chat:AGENT_CHAT",
         "Talk to the task agent, line by line, until /quit or the end of input.",
+    ),
+    CatalogueEntry(
+        "agent.web",
+        "pipeline.agent.web:AGENT_WEB",
+        "Show the task agent on a local page, with its tool calls and the tasks live, until Ctrl-C.",
     ),
     CatalogueEntry(
         "lesson.list",

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from pipeline.agent.endpoint import AgentEndpoint, open_endpoint
 from pipeline.agent.run import IN_MEMORY, open_store
+from pipeline.agent.tool_calls import ToolCaller, is_yes
 from pipeline.agent.transcript import TranscriptItem, describe_call
 from pipeline.core.errors import MissingDependencyError, PipelineError
 from pipeline.core.extras import require
@@ -102,6 +103,7 @@ class _Conversation:
         )  # what is shown is data, not markup
         self.items: list[TranscriptItem] = []
         self.num_failures = 0
+        self._in_reply = False
 
     def run(self) -> None:
         from pipeline.agent.backends.openai_agents import TaskAgent
@@ -112,11 +114,10 @@ class _Conversation:
         with TaskAgent(
             self._endpoint.base_url,
             self._endpoint.model,
-            self._store,
+            ToolCaller(self._store, on_call=self._show_call, consent=self._ask_consent),
             max_turns=self._request.max_turns,
             session_path=_session_path(self._request.session),
             session_name=self._request.session or "chat",
-            on_call=self._show_call,
         ) as agent:
             while (line := self._read_line()) is not None:
                 if line == "/reset":
@@ -129,31 +130,48 @@ class _Conversation:
                 elif line:
                     self._ask(agent, line)
 
-    def _read_line(self) -> str | None:
+    def _read_line(self, prompt: str = "you> ") -> str | None:
         """Return the next line, or None at the end."""
         try:
-            line = input("you> ").strip() if sys.stdin.isatty() else next(sys.stdin).strip()
+            line = input(prompt).strip() if sys.stdin.isatty() else next(sys.stdin).strip()
         except (EOFError, StopIteration):
             return None
         if not sys.stdin.isatty():
-            self.console.print(f"you> {line}")
+            self.console.print(f"{prompt}{line}")
         return None if line in {"/quit", "/exit"} else line
 
     def _ask(self, agent: "TaskAgent", line: str) -> None:
         try:
-            turn = agent.ask(line)
+            turn = agent.ask(line, self._show_text)
         except MissingDependencyError:
             raise  # without a server there is nothing left to talk to
         except PipelineError as error:
             self.num_failures += 1
+            self._end_reply()
             self.console.print(f"error: {error} {error.hint}", style="red")
             return
         self.items.extend(turn.items)
-        self.console.print(f"agent> {turn.output}", style="bold")
+        self._end_reply()
         tokens = f"{turn.input_tokens} + {turn.output_tokens} tokens"
         self.console.print(f"       {format_seconds(turn.seconds)}, {tokens}", style="dim")
 
+    def _show_text(self, text: str) -> None:
+        if not self._in_reply:
+            self.console.print("agent> ", style="bold", end="")
+        self._in_reply = True
+        self.console.print(text, style="bold", end="", soft_wrap=True)
+
+    def _end_reply(self) -> None:
+        if self._in_reply:
+            self.console.print()
+        self._in_reply = False
+
+    def _ask_consent(self, question: str) -> bool:
+        self._end_reply()
+        return is_yes(self._read_line(f"  {question} [y/N] "))
+
     def _show_call(self, item: TranscriptItem) -> None:
+        self._end_reply()
         failed = "error" in (item.result or {})
         self.console.print(f"  tool> {describe_call(item)}", style="yellow" if failed else "cyan")
 

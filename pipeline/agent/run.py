@@ -6,6 +6,7 @@ from datetime import date
 from pydantic import Field
 
 from pipeline.agent.endpoint import open_endpoint
+from pipeline.agent.tool_calls import ToolCaller, ask_on_terminal
 from pipeline.agent.transcript import AgentTurn, TranscriptItem, describe_call
 from pipeline.core.extras import require
 from pipeline.core.files import write_jsonl
@@ -32,6 +33,8 @@ class AgentRunRequest(Request):
     """Fixed date, to repeat a conversation; default is the real one."""
     max_turns: int = Field(default=8, ge=1, le=50)
     """Most model calls."""
+    allow_deletes: bool = False
+    """Let it delete tasks unasked; else the terminal is asked, and without one the answer is no."""
 
 
 class AgentRunResult(Result, AgentTurn):
@@ -61,9 +64,9 @@ def run_agent(request: AgentRunRequest, run: Run) -> AgentRunResult:
     ):
         from pipeline.agent.backends.openai_agents import TaskAgent
 
-        with TaskAgent(
-            endpoint.base_url, endpoint.model, store, max_turns=request.max_turns, on_call=_show_call
-        ) as agent:
+        consent = _agree if request.allow_deletes else ask_on_terminal
+        tools = ToolCaller(store, on_call=_show_call, consent=consent)
+        with TaskAgent(endpoint.base_url, endpoint.model, tools, max_turns=request.max_turns) as agent:
             turn = agent.ask(request.text)
     write_jsonl(run.artifacts / "transcript.jsonl", [item.model_dump(mode="json") for item in turn.items])
     return AgentRunResult(
@@ -71,7 +74,7 @@ def run_agent(request: AgentRunRequest, run: Run) -> AgentRunResult:
         model=endpoint.model,
         base_url=endpoint.base_url,
         store=request.store,
-        warnings=endpoint.warnings,
+        warnings=[*endpoint.warnings, *_list_refusals(turn)],
         next_step="llmops agent chat",
     )
 
@@ -79,6 +82,18 @@ def run_agent(request: AgentRunRequest, run: Run) -> AgentRunResult:
 def open_store(path: str, today: date | None) -> TaskStore:
     """Open the task store of a request."""
     return TaskStore(IN_MEMORY if path == IN_MEMORY else resolve_path(path), clock=today)
+
+
+def _agree(question: str) -> bool:
+    return True
+
+
+def _list_refusals(turn: AgentTurn) -> list[str]:
+    return [
+        f"not done: {describe_call(item)}; pass --allow-deletes to let it delete"
+        for item in turn.items
+        if (item.result or {}).get("error") == "not_confirmed"
+    ]
 
 
 def _show_call(item: TranscriptItem) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pipeline.agent.situations import SITUATIONS, TODAY, FailingStore, Outcome, Played, Situation
+from pipeline.agent.tool_calls import ToolCaller
 from pipeline.agent.transcript import TranscriptItem
 from pipeline.core.errors import InvalidInputError, OperationFailedError, PipelineError
 from pipeline.core.extras import require
@@ -178,7 +179,7 @@ def _play(situation: Situation, server: _Server, model: str) -> Played:
     seconds: float | None = None
     with FailingStore.from_state(situation.tasks, TODAY) as store:
         store.num_timeouts = situation.num_timeouts
-        with TaskAgent(server.wait().base_url, model, store) as agent:
+        with TaskAgent(server.wait().base_url, model, ToolCaller(store)) as agent:
             for index, message in enumerate(situation.messages):
                 started = time.monotonic()
                 if index == 1 and situation.event == "restart_server":

@@ -1,13 +1,8 @@
 """Operation ``deploy.serve``: a model behind an OpenAI-compatible URL until it is told to stop."""
 
-import signal
 import sys
-import threading
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from datetime import date
-from types import FrameType
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter
@@ -17,6 +12,7 @@ from pipeline.core.operation import Operation, Request, Result
 from pipeline.core.paths import WorkspacePath, WorkspaceRef
 from pipeline.core.runs import Run
 from pipeline.core.settings import Settings
+from pipeline.core.stopping import stop_on_signal
 from pipeline.core.units import format_seconds
 from pipeline.inference.endpoints import Endpoint, publish_endpoint
 from pipeline.inference.model_folder import ServableModel, find_servable
@@ -50,8 +46,8 @@ class DeployServeRequest(Request):
     """Such as `q4_k_m`; default is what the export chose."""
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$")
     """Model name in requests; default is the model's own."""
-    adapters: tuple[Annotated[str, AfterValidator(_check_adapter)], ...] = ()
-    """LoRA adapters as NAME=PATH of a GGUF; each is served under its name. Embedded engine only."""
+    adapter: tuple[Annotated[str, AfterValidator(_check_adapter)], ...] = ()
+    """LoRA adapter as NAME=PATH of a GGUF, served under its name; repeatable. Embedded engine only."""
     context_length: int = Field(default=4096, ge=64, le=1 << 20)
     """Tokens per request, prompt and answer together."""
     num_slots: int = Field(default=2, ge=1, le=64)
@@ -99,7 +95,7 @@ def serve_model(request: DeployServeRequest, run: Run) -> DeployServeResult:
 
 
 def _hand_to_ollama(request: DeployServeRequest, model: ServableModel, run: Run) -> DeployServeResult:
-    if request.adapters:
+    if request.adapter:
         raise InvalidInputError("Ollama gets one model", hint="Serve adapters with the embedded engine.")
     from pipeline.deploy.ollama import create_in_ollama
 
@@ -129,7 +125,7 @@ def _serve_embedded(request: DeployServeRequest, model: ServableModel, run: Run)
     folder = run.path / "server"
     announce = _Announcer(spec, run)
     _say(f"Loading {model.path} ...")
-    with _stop_on_signal() as stop:
+    with stop_on_signal() as stop:
         num_restarts = supervise(spec, folder, stop, announce)
     log = folder / REQUEST_LOG
     return DeployServeResult(
@@ -178,7 +174,7 @@ class _Announcer:
 
 def build_spec(request: DeployServeRequest, model: ServableModel) -> ServerSpec:
     """Return the server of a request; a model with tools is warmed with the prompt it was trained on."""
-    adapters = [value.partition("=") for value in request.adapters]
+    adapters = [value.partition("=") for value in request.adapter]
     is_bare = not (model.path.parent / "export.json").is_file()
     tools = model.tools or (tuple(load_tools()) if is_bare else ())
     system = {"role": "system", "content": system_prompt(date.today())}  # noqa: DTZ011 - the user's own day
@@ -192,25 +188,6 @@ def build_spec(request: DeployServeRequest, model: ServableModel) -> ServerSpec:
         num_slots=request.num_slots,
         warm_up=WarmUp(messages=(system,), tools=tools) if tools else None,
     )
-
-
-@contextmanager
-def _stop_on_signal() -> Generator[threading.Event]:
-    """Yield an event that SIGTERM and Ctrl-C set; outside the main thread nothing sets it but the caller."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _say(text: str) -> None:

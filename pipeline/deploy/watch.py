@@ -81,7 +81,7 @@ def check_server(request: DeployStatusRequest) -> DeployStatusResult:
     Raises:
         InvalidInputError: If there is no such server, or none is running.
     """
-    run, endpoint = _find(request.run_id)
+    run, endpoint = find_server(request.run_id)
     healthy = _answers(endpoint)
     step = f'llmops agent run "..." --base-url {endpoint.base_url} --model {endpoint.models[0]}'
     return DeployStatusResult(
@@ -116,7 +116,7 @@ def stop_server(request: DeployStopRequest) -> DeployStopResult:
     Raises:
         InvalidInputError: If there is no such server, none is running, or it is Ollama's.
     """
-    run, endpoint = _find(request.run_id)
+    run, endpoint = find_server(request.run_id)
     if endpoint.engine == "ollama":
         raise InvalidInputError(
             "the model lives in Ollama, which is not ours to stop",
@@ -139,7 +139,12 @@ def _terminate(run: Run) -> None:
         stop_process_tree(process)
 
 
-def _find(run_id: str) -> tuple[Run, Endpoint]:
+def find_server(run_id: str) -> tuple[Run, Endpoint]:
+    """Return the server of a run id, or the newest running one for an empty id.
+
+    Raises:
+        InvalidInputError: If there is no such server, or none is running.
+    """
     if not run_id:
         found = find_running()
         if found is None:

@@ -4,8 +4,11 @@ import json
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
+
+_CALL_NUMBERS = count()  # the Agents SDK refuses an id that it has seen
 
 
 class ReceivedRequest(NamedTuple):
@@ -22,7 +25,8 @@ class ReceivedRequest(NamedTuple):
 class ScriptedServer:
     """Answers requests in order with (status, body) pairs and repeats the last one; a context manager.
 
-    A body of None closes the connection without an answer. With ``respond``, a function answers instead.
+    A completion is streamed to a request that wants a stream; text is sent as it is. A body of None closes the
+    connection without an answer. With ``respond``, a function answers instead.
     """
 
     def __init__(
@@ -51,9 +55,12 @@ class ScriptedServer:
                 if body is None:
                     self.close_connection = True
                     return
-                content = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+                streams = status == 200 and _wants_stream(received.body)
+                if not isinstance(body, str):
+                    body = _to_events(body) if streams else json.dumps(body)
+                content = body.encode()
                 self.send_response(status)
-                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Type", "text/event-stream" if streams else "application/json")
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
@@ -95,13 +102,39 @@ def _parse(raw: bytes) -> Any:
         return raw
 
 
+def _wants_stream(body: Any) -> bool:
+    fields = cast("dict[str, Any]", body) if isinstance(body, dict) else {}
+    return bool(fields.get("stream"))
+
+
+def _to_events(whole: dict[str, Any]) -> str:
+    """Return a completion as server-sent events: one a word, one a call, one with the end, one with the usage."""
+    message: dict[str, Any] = whole["choices"][0]["message"]
+    words = (message["content"] or "").split(" ")
+    deltas: list[dict[str, Any]] = [
+        {"content": word if i == 0 else f" {word}"} for i, word in enumerate(words)
+    ]
+    calls: list[dict[str, Any]] = message.get("tool_calls") or []
+    deltas += [{"tool_calls": [{"index": i, **call}]} for i, call in enumerate(calls)]
+    end: dict[str, Any] = {"index": 0, "delta": {}, "finish_reason": whole["choices"][0]["finish_reason"]}
+    choices: list[dict[str, Any]] = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+    head: dict[str, Any] = {**whole, "object": "chat.completion.chunk", "usage": None}
+    chunks: list[dict[str, Any]] = [{**head, "choices": [choice]} for choice in (*choices, end)]
+    chunks.append({**head, "choices": [], "usage": whole["usage"]})
+    return "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+
+
 def completion(text: str | None = None, *calls: tuple[str, str]) -> dict[str, Any]:
     """Return a chat completion in OpenAI form; calls are (name, arguments as JSON text)."""
     message: dict[str, Any] = {"role": "assistant", "content": text}
     if calls:
         message["tool_calls"] = [
-            {"id": f"call_{i}", "type": "function", "function": {"name": name, "arguments": arguments}}
-            for i, (name, arguments) in enumerate(calls)
+            {
+                "id": f"call_{next(_CALL_NUMBERS)}",
+                "type": "function",
+                "function": {"name": name, "arguments": arguments},
+            }
+            for name, arguments in calls
         ]
     return {
         "id": "chatcmpl-1",

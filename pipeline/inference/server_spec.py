@@ -60,7 +60,7 @@ class ServerSpec(Part):
     expose_raw: bool = False
     """Also serve llama.cpp's own /props, /apply-template, /tokenize and /completion."""
     exact_numerics: bool = False
-    """32-bit cache and no flash attention: slower, for comparing numbers with another engine."""
+    """32-bit cache, no flash attention, no drafted tokens: slower, for comparing numbers with another engine."""
     max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
     """Larger request bodies are refused."""
 

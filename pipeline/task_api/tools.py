@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from pipeline.core.messages import Tool
 
+DESTRUCTIVE_TOOLS = frozenset({"delete_task"})
+"""Tools whose effect cannot be taken back; an agent asks before it calls one."""
 _TYPE_NAMES = {"string": "a text", "integer": "a whole number"}
 
 

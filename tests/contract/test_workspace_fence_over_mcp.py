@@ -22,7 +22,8 @@ PRICED = ("model", "prices.model", "prices.source")
 """Fields of operations that ask a paid endpoint: the name of its model, and rows of a price table."""
 UNFENCED = {
     "evals.run: model",  # the name of a model on a server, not a file
-    "deploy.serve: adapters",  # NAME=PATH: its own check fences the part after the sign, see below
+    "deploy.load: model",  # the same
+    "deploy.serve: adapter",  # NAME=PATH: its own check fences the part after the sign, see below
     "economics.compare: api_model",  # names of models in a price table, and where a price was read
     "economics.compare: prices.model",
     "economics.compare: prices.source",
@@ -131,6 +132,6 @@ def test_paths_that_leave_the_workspace_are_refused(
 
 
 def test_the_path_of_a_named_adapter_is_fenced_too(workspace: Path) -> None:
-    result = call("deploy_serve", {"adapters": ["style=/etc/passwd"]})
+    result = call("deploy_serve", {"adapter": ["style=/etc/passwd"]})
     assert result.is_error
     assert "outside the workspace" in str(result.content[0])

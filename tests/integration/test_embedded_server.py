@@ -26,7 +26,9 @@ from pipeline.core.errors import (
     OperationFailedError,
 )
 from pipeline.core.messages import Message
+from pipeline.deploy.load import DEPLOY_LOAD, DeployLoadRequest
 from pipeline.inference.client import ChatClient
+from pipeline.inference.request_log import read_statistics
 from pipeline.inference.server import ServerHandle, start_server, supervise
 from pipeline.inference.server_spec import REQUEST_LOG, ServerSpec, WarmUp
 from pipeline.task_api.tools import load_tools
@@ -149,18 +151,11 @@ def test_the_stream_adds_up_to_the_plain_answer(server: ServerHandle) -> None:
     )
 
 
-def test_eight_requests_at_once_each_get_their_own_answer(server: ServerHandle) -> None:
-    def ask(number: int) -> str:
-        # The schema admits one text only, so a mixed-up answer cannot pass.
-        schema = {"type": "string", "enum": [f"item-{number}"]}
-        shape = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-        messages = [{"role": "user", "content": f"Say item {number}"}]
-        return post(server, messages=messages, response_format=shape).json()["choices"][0]["message"][
-            "content"
-        ]
-
-    with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(ask, range(8))) == [f'"item-{number}"' for number in range(8)]
+def test_fifty_clients_at_once_each_get_their_own_answer(server: ServerHandle, workspace: Path) -> None:
+    before = read_statistics(server.folder / REQUEST_LOG).num_requests
+    result = DEPLOY_LOAD.execute(DeployLoadRequest(base_url=server.base_url, num_requests=50, num_clients=50))
+    assert (result.num_answered, result.num_mixed_up, result.num_lost, result.errors) == (50, 0, 0, {})
+    assert read_statistics(server.folder / REQUEST_LOG).num_requests - before == 50
 
 
 def test_an_unknown_model_is_refused_with_the_served_names(server: ServerHandle) -> None:

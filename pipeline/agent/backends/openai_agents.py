@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import openai
 from agents import (
     Agent,
@@ -20,15 +21,19 @@ from agents import (
     MessageOutputItem,
     ModelSettings,
     OpenAIChatCompletionsModel,
+    RunConfig,
     Runner,
     RunResult,
+    RunResultStreaming,
     SQLiteSession,
     ToolCallItem,
     ToolCallOutputItem,
+    ToolErrorFormatterArgs,
     set_tracing_disabled,
 )
 from agents.exceptions import MaxTurnsExceeded, ModelBehaviorError
 
+from pipeline.agent.tool_calls import ToolCaller
 from pipeline.agent.transcript import AgentTurn, TranscriptItem
 from pipeline.core.errors import (
     DoesNotFitError,
@@ -40,12 +45,11 @@ from pipeline.core.errors import (
 from pipeline.core.messages import Tool
 from pipeline.core.settings import Settings
 from pipeline.inference.server_spec import API_KEY_VARIABLE, is_loopback
-from pipeline.task_api.store import TaskStore
 from pipeline.task_api.tools import load_tools, system_prompt
 
 _MAX_ANSWER_TOKENS = 512
 _TIMEOUT_SECONDS = 300.0
-OnCall = Callable[[TranscriptItem], None]
+OnText = Callable[[str], None]
 
 
 class TaskAgent:
@@ -55,23 +59,21 @@ class TaskAgent:
         self,
         base_url: str,
         model: str,
-        store: TaskStore,
+        tools: ToolCaller,
         *,
         max_turns: int = 8,
         session_path: str = ":memory:",
         session_name: str = "agent",
-        on_call: OnCall | None = None,
     ) -> None:
         """Connect nothing yet; the first message does.
 
         Args:
             base_url: Server, ending in ``/v1``.
             model: Model name there.
-            store: The tasks.
+            tools: Executes the calls.
             max_turns: Most model calls for one user message.
             session_path: SQLite file that keeps conversations, or ``:memory:``.
             session_name: Which conversation in it.
-            on_call: Told each tool call when its result is there.
         """
         set_tracing_disabled(True)  # else the SDK asks for an OpenAI key to send traces with
         self._base_url, self._max_turns = base_url, max_turns
@@ -88,10 +90,18 @@ class TaskAgent:
         self._session = SQLiteSession(session_name, session_path)
         self._agent = Agent(
             name="TaskAgent",
-            instructions=lambda context, agent: system_prompt(store.today()),
+            instructions=lambda context, agent: system_prompt(tools.store.today()),
             model=OpenAIChatCompletionsModel(model=model, openai_client=self._client),
-            tools=[_make_tool(tool, store, on_call) for tool in load_tools()],
-            model_settings=ModelSettings(temperature=0, max_tokens=_MAX_ANSWER_TOKENS),
+            tools=[_make_tool(tool, tools) for tool in load_tools()],
+            model_settings=ModelSettings(temperature=0, max_tokens=_MAX_ANSWER_TOKENS, include_usage=True),
+        )
+
+        def explain(args: ToolErrorFormatterArgs[Any]) -> str:
+            return tools.report(args.tool_name, None, tools.store.call(args.tool_name, {}))
+
+        # A call of a tool that does not exist goes back to the model like every other wrong call.
+        self._config = RunConfig(
+            tool_not_found_behavior="return_error_to_model", tool_error_formatter=explain
         )
 
     def __enter__(self) -> "TaskAgent":
@@ -106,10 +116,14 @@ class TaskAgent:
         self._session.close()
         self._runner.close()
 
-    def ask(self, text: str) -> AgentTurn:
+    def ask(self, text: str, on_text: OnText | None = None) -> AgentTurn:
         """Send one user message and return when the agent has answered it.
 
         A message that fails is forgotten, so that the conversation can go on.
+
+        Args:
+            text: What the user says.
+            on_text: Told each piece of a reply as it is generated; without it nothing is streamed.
 
         Raises:
             MissingDependencyError: If the server cannot be reached.
@@ -120,9 +134,7 @@ class TaskAgent:
         started = time.monotonic()
         before = self._count_items()
         try:
-            result = self._runner.run(
-                Runner.run(self._agent, text, max_turns=self._max_turns, session=self._session)
-            )
+            result = self._runner.run(self._ask(text, on_text))
         except BaseException as error:
             while self._count_items() > before:
                 self._runner.run(self._session.pop_item())
@@ -139,6 +151,20 @@ class TaskAgent:
             output_tokens=usage.output_tokens,
             seconds=round(time.monotonic() - started, 3),
         )
+
+    async def _ask(self, text: str, on_text: OnText | None) -> RunResult | RunResultStreaming:
+        options: dict[str, Any] = {
+            "max_turns": self._max_turns,
+            "session": self._session,
+            "run_config": self._config,
+        }
+        if on_text is None:
+            return await Runner.run(self._agent, text, **options)
+        streamed = Runner.run_streamed(self._agent, text, **options)
+        async for event in streamed.stream_events():
+            if event.type == "raw_response_event" and event.data.type == "response.output_text.delta":
+                on_text(event.data.delta)
+        return streamed
 
     def reset(self) -> None:
         """Forget the conversation; the tasks stay."""
@@ -163,33 +189,34 @@ class TaskAgent:
                 f"the server at {self._base_url} does not answer",
                 hint="Start one with `llmops deploy serve`, or leave out --base-url.",
             )
-        if isinstance(error, openai.APIStatusError):
-            return self._explain_status(error)
-        return None
+        if isinstance(error, httpx.TransportError):  # the SDK leaves a stream that breaks off as it is
+            return MissingDependencyError(
+                f"the server at {self._base_url} broke off in the middle of the answer",
+                hint="Try again: `deploy serve` starts a server again that has died.",
+            )
+        return self._explain_refusal(error) if isinstance(error, openai.APIError) else None
 
-    def _explain_status(self, error: openai.APIStatusError) -> PipelineError:
+    def _explain_refusal(self, error: openai.APIError) -> PipelineError:
+        status = getattr(error, "status_code", 500)  # an error inside a stream has none
         body = error.body if isinstance(error.body, dict) else {}
         message = str(body.get("message") or error.message)
         if "context" in f"{body.get('code')} {body.get('type')}":
             return DoesNotFitError(
                 message, hint="Begin a new conversation (/reset), or serve with a larger context."
             )
-        if error.status_code == 401:
+        if status == 401:
             return InvalidInputError("the server wants a key", hint=f"Set {API_KEY_VARIABLE} to its key.")
-        if error.status_code < 500:
+        if status < 500:
             return InvalidInputError(message, hint="`llmops deploy status` shows what the server has.")
         return OperationFailedError(message, hint="Try again; the server's log says more.")
 
 
-def _make_tool(tool: Tool, store: TaskStore, on_call: OnCall | None) -> FunctionTool:
+def _make_tool(tool: Tool, tools: ToolCaller) -> FunctionTool:
     function = tool["function"]
     name: str = function["name"]
 
     async def invoke(context: Any, raw: str) -> str:
-        arguments, result = _call(store, name, raw)
-        if on_call is not None:
-            on_call(TranscriptItem(role="tool", tool=name, arguments=arguments, result=result))
-        return json.dumps(result, ensure_ascii=False)
+        return await tools.call(name, raw)
 
     return FunctionTool(
         name=name,
@@ -200,18 +227,7 @@ def _make_tool(tool: Tool, store: TaskStore, on_call: OnCall | None) -> Function
     )
 
 
-def _call(store: TaskStore, name: str, raw: str) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    # Whatever is wrong goes back to the model in words: it can then ask, or try again.
-    try:
-        arguments = json.loads(raw or "{}")
-    except ValueError as error:
-        return None, {"error": "invalid_arguments", "message": f"The arguments are not JSON: {error}."}
-    if not isinstance(arguments, dict):
-        return None, {"error": "invalid_arguments", "message": "The arguments must be a JSON object."}
-    return arguments, store.call(name, arguments)
-
-
-def _read_items(result: RunResult) -> list[TranscriptItem]:
+def _read_items(result: RunResult | RunResultStreaming) -> list[TranscriptItem]:
     raw_outputs: list[Any] = [
         item.raw_item for item in result.new_items if isinstance(item, ToolCallOutputItem)
     ]

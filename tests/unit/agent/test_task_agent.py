@@ -2,9 +2,11 @@
 
 import io
 import json
+import threading
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from pipeline.agent.backends.openai_agents import TaskAgent
 from pipeline.agent.chat import AGENT_CHAT, AgentChatRequest, AgentChatResult
 from pipeline.agent.run import AGENT_RUN, AgentRunRequest
+from pipeline.agent.tool_calls import ToolCaller
 from pipeline.agent.transcript import TranscriptItem, describe_call
 from pipeline.core.errors import (
     DoesNotFitError,
@@ -37,7 +40,7 @@ def store() -> Iterator[TaskStore]:
 
 
 def ask(server: ScriptedServer, store: TaskStore, **options: Any) -> list[tuple[str, str]]:
-    with TaskAgent(server.base_url, "task-agent", store, **options) as agent:
+    with TaskAgent(server.base_url, "task-agent", ToolCaller(store, **options)) as agent:
         turn = agent.ask("Remind me to call Bob tomorrow")
     return [(item.role, item.tool or item.text) for item in turn.items]
 
@@ -103,7 +106,7 @@ def test_two_calls_in_one_turn_are_both_executed(store: TaskStore) -> None:
 def test_an_agent_that_never_ends_is_stopped_and_the_message_forgotten(store: TaskStore) -> None:
     with (
         ScriptedServer((200, completion(None, ("list_tasks", "{}")))) as server,
-        TaskAgent(server.base_url, "m", store, max_turns=3) as agent,
+        TaskAgent(server.base_url, "m", ToolCaller(store), max_turns=3) as agent,
     ):
         with pytest.raises(OperationFailedError, match="not finished after 3 model calls"):
             agent.ask("loop")
@@ -114,12 +117,22 @@ def test_an_agent_that_never_ends_is_stopped_and_the_message_forgotten(store: Ta
     assert [message["content"] for message in users] == ["again"]
 
 
-def test_a_tool_that_does_not_exist_is_the_models_mistake(store: TaskStore) -> None:
-    with (
-        ScriptedServer((200, completion(None, ("fly", "{}")))) as server,
-        pytest.raises(OperationFailedError, match="broke the rules"),
-    ):
-        ask(server, store)
+def test_a_wrong_call_is_repaired_by_the_model_that_reads_why(store: TaskStore) -> None:
+    answers = [
+        completion(None, ("fly", "{}")),
+        completion(None, ("create_task", '{"name": "Call Bob"}')),
+        completion(None, ("create_task", '{"title": "Call Bob"}')),
+        DONE,
+    ]
+    seen: list[TranscriptItem] = []
+    with ScriptedServer(*((200, answer) for answer in answers)) as server:
+        items = ask(server, store, on_call=seen.append)
+    assert [name for role, name in items if role == "tool"] == ["fly", "create_task", "create_task"]
+    read = [json.loads(request.body["messages"][-1]["content"]) for request in server.requests[1:]]
+    assert "There is no tool 'fly'; the tools are create_task" in read[0]["message"]
+    assert "'name'" in read[1]["message"]
+    assert read[2]["task"]["title"] == "Call Bob"
+    assert [item.result for item in seen] == read
 
 
 @pytest.mark.parametrize(
@@ -140,7 +153,7 @@ def test_a_refusal_of_the_server_keeps_its_kind(
 
 def test_no_server_is_a_missing_service(store: TaskStore) -> None:
     with (
-        TaskAgent("http://127.0.0.1:9/v1", "m", store) as agent,
+        TaskAgent("http://127.0.0.1:9/v1", "m", ToolCaller(store)) as agent,
         pytest.raises(MissingDependencyError, match="does not answer"),
     ):
         agent.ask("hi")
@@ -216,6 +229,34 @@ def test_a_piped_chat_shows_calls_and_tasks_and_ends_at_quit(
     assert (result.num_messages, result.num_failures, len(server.requests)) == (1, 0, 2)
 
 
+def test_a_chat_asks_before_it_deletes(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delete = ("delete_task", '{"task_id": 1}')
+    script = [CREATE, DONE, completion(None, delete), DONE, completion(None, delete), DONE]
+    with ScriptedServer(*((200, answer) for answer in script)) as server:
+        result = chat(server, monkeypatch, "Call Bob", "Delete it", "n", "Delete it", "y", "/tasks")
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "delete_task: task 1, 'Call Bob'? [y/N] n" in shown
+    assert "0 tasks in" in shown
+    results = [item.result or {} for item in result.items if item.tool == "delete_task"]
+    assert [next(iter(answer)) for answer in results] == ["error", "deleted"]
+
+
+def test_run_deletes_only_when_told_that_it_may(workspace: Path) -> None:
+    with TaskStore(workspace / "tasks.db") as store:
+        store.create_task("send the invoice")
+    delete = ("delete_task", '{"task_id": 1}')
+    script = [completion(None, delete), DONE, completion(None, delete), DONE]
+    with ScriptedServer(*((200, answer) for answer in script)) as server:
+        refused = AGENT_RUN.execute(AgentRunRequest(text="Delete task 1", base_url=server.base_url))
+        assert "--allow-deletes" in refused.warnings[0]
+        request = AgentRunRequest(text="Delete task 1", base_url=server.base_url, allow_deletes=True)
+        assert AGENT_RUN.execute(request).warnings == []
+    with TaskStore(workspace / "tasks.db") as store:
+        assert store.snapshot() == []
+
+
 def test_a_chat_remembers_until_reset_and_survives_an_error(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,3 +282,60 @@ def test_a_call_reads_as_one_line() -> None:
         role="tool", tool="create_task", arguments={"title": "Büro"}, result={"task": {"id": 1}}
     )
     assert describe_call(item) == 'create_task(title="Büro") -> {"task": {"id": 1}}'
+
+
+def test_a_reply_is_streamed_piece_by_piece_and_is_the_same_in_the_end(store: TaskStore) -> None:
+    pieces: list[str] = []
+    with (
+        ScriptedServer((200, CREATE), (200, completion("I added it."))) as server,
+        TaskAgent(server.base_url, "m", ToolCaller(store)) as agent,
+    ):
+        turn = agent.ask("Call Bob", pieces.append)
+    assert [piece for piece in pieces if piece] == ["I", " added", " it."]
+    assert turn.output == "I added it."
+    assert [item.role for item in turn.items] == ["user", "tool", "assistant"]
+    assert (turn.input_tokens, turn.output_tokens) == (20, 10)
+    assert store.list_tasks()["total"] == 1
+
+
+@pytest.mark.parametrize(
+    ("events", "kind"),
+    [
+        (
+            'data: {"error": {"message": "cannot be parsed", "code": "unparsable_tool_call"}}\n\n',
+            OperationFailedError,
+        ),
+        ('data: {"error": {"message": "too long", "code": "context_length_exceeded"}}\n\n', DoesNotFitError),
+    ],
+)
+def test_an_error_inside_a_stream_keeps_its_kind(
+    store: TaskStore, events: str, kind: type[Exception]
+) -> None:
+    with (
+        ScriptedServer((200, events)) as server,
+        TaskAgent(server.base_url, "m", ToolCaller(store)) as agent,
+        pytest.raises(kind),
+    ):
+        agent.ask("hi", lambda text: None)
+
+
+def test_a_server_that_dies_in_the_middle_of_a_reply_is_a_missing_service(store: TaskStore) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 9999\r\n\r\n"
+    chunk = {**completion(), "choices": [{"index": 0, "delta": {"content": "I am"}, "finish_reason": None}]}
+
+    class Dying(StreamRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65_536)
+            self.wfile.write(head + f"data: {json.dumps(chunk)}\n\n".encode())
+
+    pieces: list[str] = []
+    with ThreadingTCPServer(("127.0.0.1", 0), Dying) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+        with (
+            TaskAgent(url, "m", ToolCaller(store)) as agent,
+            pytest.raises(MissingDependencyError, match=r"does not answer|broke off"),
+        ):
+            agent.ask("Who are you?", pieces.append)
+        server.shutdown()
+    assert pieces == ["I am"]

@@ -34,14 +34,14 @@ def gguf(workspace: Path) -> Path:
 @pytest.mark.parametrize("adapter", ["polite", "=x.gguf", "polite="])
 def test_an_adapter_is_a_name_and_a_path(adapter: str) -> None:
     with pytest.raises(InvalidInputError, match="NAME=PATH"):
-        DEPLOY_SERVE.parse({"adapters": [adapter]})
+        DEPLOY_SERVE.parse({"adapter": [adapter]})
 
 
 def test_an_adapter_path_cannot_leave_the_workspace_over_mcp(workspace: Path) -> None:
     with confined_to(workspace):
-        DEPLOY_SERVE.parse({"adapters": ["polite=runs/a.gguf"]})
+        DEPLOY_SERVE.parse({"adapter": ["polite=runs/a.gguf"]})
         with pytest.raises(InvalidInputError, match="outside the workspace"):
-            DEPLOY_SERVE.parse({"adapters": ["polite=/etc/passwd"]})
+            DEPLOY_SERVE.parse({"adapter": ["polite=/etc/passwd"]})
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_value_out_of_range_is_refused(field: dict[str, Any]) -> None:
 
 def test_a_request_becomes_a_server(gguf: Path) -> None:
     request = DeployServeRequest(
-        model="./bare.gguf", port=0, adapters=("polite=a=b.gguf",), context_length=512
+        model="./bare.gguf", port=0, adapter=("polite=a=b.gguf",), context_length=512
     )
     spec = build_spec(request, find_servable(request.model))
     assert (spec.model_path, spec.context_length, spec.num_slots) == (str(gguf), 512, 2)
@@ -84,7 +84,7 @@ def test_a_model_that_failed_its_gate_is_a_failed_run(workspace: Path) -> None:
 
 def test_ollama_gets_no_adapters(gguf: Path) -> None:
     with pytest.raises(InvalidInputError, match="one model"):
-        DEPLOY_SERVE.execute(DeployServeRequest(model="./bare.gguf", engine="ollama", adapters=("a=b.gguf",)))
+        DEPLOY_SERVE.execute(DeployServeRequest(model="./bare.gguf", engine="ollama", adapter=("a=b.gguf",)))
 
 
 def publish(base_url: str) -> Run:
