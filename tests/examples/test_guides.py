@@ -1,4 +1,4 @@
-"""The guides tell the truth: their blocks run in a fresh workspace and print what the page shows.
+"""The guides and the README's tour tell the truth: blocks run in a fresh workspace and print what the page shows.
 
 A fence says `run` or `run slow`; any other bash or python block stands under a paragraph that says why it is not run. All
 blocks of a page share one workspace, in order. An `output` fence shows lines that the block above it must print, each
@@ -20,6 +20,7 @@ import pytest
 from pipeline.operations import OPERATIONS, find_operation
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+README = REPOSITORY / "README.md"
 GUIDES = sorted((REPOSITORY / "docs" / "guides").glob("*.md"))
 NOT_RUN = "Not run as a test: "
 _FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
@@ -108,7 +109,9 @@ def run_page(page: Path, workspace: Path) -> int:
     return num_run
 
 
-@pytest.mark.parametrize("page", [page for page in GUIDES if not is_slow(page)], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [page for page in (README, *GUIDES) if not is_slow(page)], ids=lambda page: page.stem
+)
 def test_the_blocks_of_a_guide_run_and_print_what_it_shows(page: Path, workspace: Path) -> None:
     assert run_page(page, workspace) > 0
 
@@ -135,7 +138,7 @@ def test_a_block_that_does_not_run_says_so_on_the_page() -> None:
 
 
 def test_an_output_fence_belongs_to_a_block_that_runs() -> None:
-    for page in GUIDES:
+    for page in (README, *GUIDES):
         for before, after in pairwise(blocks_of(page)):
             assert after.language != "output" or "run" in before.marks, f"{page.name}: {after.text}"
 
