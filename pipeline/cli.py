@@ -18,11 +18,22 @@ if TYPE_CHECKING:
     from pipeline.core.operation import Operation, Result
 
 _USAGE_EXIT = 2
+_PIPE_CLOSED_EXIT = 141
+"""128 + SIGPIPE, what a shell shows for any program whose reader has gone."""
 
 
 def entry_point() -> None:
     """Console script ``llmops``."""
-    sys.exit(main(sys.argv[1:]))
+    try:
+        status = main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # `llmops ... | head` has read enough: nothing is left to say, not even at the flush when Python exits.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        status = _PIPE_CLOSED_EXIT
+    sys.exit(status)
 
 
 def main(argv: list[str]) -> int:

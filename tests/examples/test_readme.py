@@ -12,8 +12,8 @@ README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
 def _blocks(language: str) -> list[str]:
-    fences = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
-    return [text for found, text in fences if found == language]
+    fences = re.findall(r"^```([^\n`]*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+    return [text for found, text in fences if found.split(" ")[0] == language]
 
 
 def test_every_python_block_runs(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
