@@ -27,3 +27,22 @@ class CatalogueEntry(NamedTuple):
             return None
         module, _, function = self.quick.partition(":")
         return cast("int | None", getattr(importlib.import_module(module), function)(argv))
+
+
+GROUP_SUMMARIES: dict[str, str] = {
+    "quickstart": "the whole chain, from weights to a served agent",
+    "doctor": "is this machine ready?",
+    "vram": "will it fit?",
+    "decide": "prompt, retrieve, fine-tune or both?",
+    "economics": "does it pay?",
+    "models": "base models",
+    "data": "inspect, validate, preview, convert, clean, split, report",
+    "synth": "make conversations with exact ground truth",
+    "train": "fine-tune",
+    "evals": "measure, with intervals",
+    "export": "adapter, merged model, GGUF, and the proof that they are equal",
+    "deploy": "serve a model",
+    "agent": "OpenAI Agents SDK on a served model",
+    "lesson": "the course: 49 lessons with guides and acceptance checks",
+    "jobs": "watch, cancel and resume long operations",
+}

@@ -10,7 +10,8 @@ import sys
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
-from pipeline.operations import GROUP_SUMMARIES, OPERATIONS, find_operation
+from pipeline.catalogue import GROUP_SUMMARIES
+from pipeline.operations import OPERATIONS, find_operation
 
 if TYPE_CHECKING:
     from collections.abc import Generator

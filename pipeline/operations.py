@@ -376,24 +376,6 @@ OPERATIONS: tuple[CatalogueEntry, ...] = (
     ),
 )
 
-GROUP_SUMMARIES: dict[str, str] = {
-    "quickstart": "the whole chain, from weights to a served agent",
-    "doctor": "is this machine ready?",
-    "vram": "will it fit?",
-    "decide": "prompt, retrieve, fine-tune or both?",
-    "economics": "does it pay?",
-    "models": "base models",
-    "data": "inspect, validate, preview, convert, clean, split, report",
-    "synth": "make conversations with exact ground truth",
-    "train": "fine-tune",
-    "evals": "measure, with intervals",
-    "export": "adapter, merged model, GGUF, and the proof that they are equal",
-    "deploy": "serve a model",
-    "agent": "OpenAI Agents SDK on a served model",
-    "lesson": "the course: 49 lessons with guides and acceptance checks",
-    "jobs": "watch, cancel and resume long operations",
-}
-
 
 def find_operation(name: str) -> "Operation[Any, Any]":
     """Return the operation of that name.

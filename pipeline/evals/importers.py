@@ -220,7 +220,8 @@ def _bfcl_key(allowed: Any) -> Row:
 def _smoke_case(tool: Tool, tools: Sequence[Tool]) -> Case:
     schema: Row = tool.get("inputSchema") or tool.get("input_schema") or tool.get("parameters") or {}
     properties: Row = schema.get("properties") or {}
-    values = {name: _sample(properties.get(name, {})) for name in schema.get("required") or []}
+    required: list[str] = schema.get("required") or []
+    values: Row = {name: _sample(properties.get(name, {})) for name in required}
     said = ", ".join(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items())
     what = str(tool.get("title") or tool["name"]).replace("_", " ")
     message = f"Use the tool {tool['name']} ({what})" + (f" with {said}." if said else ".")

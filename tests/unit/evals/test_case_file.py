@@ -59,19 +59,19 @@ def test_cases_survive_writing_and_reading(tmp_path: Path) -> None:
     assert read_case_file(tmp_path / "c.jsonl") == [case]
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"expected": {"kind": "calls"}}, "needs at least one call"),
-        ({"expected": {"kind": "none", "calls": row()["expected"]["calls"]}}, "takes no calls"),
-        ({"expected": {"kind": "maybe"}}, "expected.kind"),
-        ({"tool_set": "task_api"}, "either tools or tool_set"),
-        ({"tools": [], "tool_set": "other"}, "unknown tool_set"),
-        ({"tools": [{"parameters": {}}]}, "no name"),
-        ({"messages": [{"content": "x"}]}, "no role"),
-        ({"colour": 1}, "colour"),
-    ],
-)
+BROKEN: list[tuple[dict[str, Any], str]] = [
+    ({"expected": {"kind": "calls"}}, "needs at least one call"),
+    ({"expected": {"kind": "none", "calls": row()["expected"]["calls"]}}, "takes no calls"),
+    ({"expected": {"kind": "maybe"}}, "expected.kind"),
+    ({"tool_set": "task_api"}, "either tools or tool_set"),
+    ({"tools": [], "tool_set": "other"}, "unknown tool_set"),
+    ({"tools": [{"parameters": {}}]}, "no name"),
+    ({"messages": [{"content": "x"}]}, "no role"),
+    ({"colour": 1}, "colour"),
+]
+
+
+@pytest.mark.parametrize(("changes", "reason"), BROKEN)
 def test_a_broken_case_is_named_by_line_and_reason(
     tmp_path: Path, changes: dict[str, Any], reason: str
 ) -> None:
@@ -80,15 +80,15 @@ def test_a_broken_case_is_named_by_line_and_reason(
         read_case_file(path)
 
 
-@pytest.mark.parametrize(
-    "slot",
-    [
-        {"any_of": [{"value": 1, "list": []}]},
-        {"any_of": [{}]},
-        {"any_of": [1], "match": "fuzzy"},
-        {"any_of": [{"object": None}]},
-    ],
-)
+UNMATCHABLE: list[dict[str, Any]] = [
+    {"any_of": [{"value": 1, "list": []}]},
+    {"any_of": [{}]},
+    {"any_of": [1], "match": "fuzzy"},
+    {"any_of": [{"object": None}]},
+]
+
+
+@pytest.mark.parametrize("slot", UNMATCHABLE)
 def test_an_argument_that_nothing_could_match_is_refused(tmp_path: Path, slot: dict[str, Any]) -> None:
     expected = {"kind": "calls", "calls": [{"name": "book", "args": {"n": slot}}]}
     with pytest.raises(InvalidInputError, match=r":1: expected\.calls\.0\.args\.n"):
