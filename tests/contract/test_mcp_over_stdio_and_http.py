@@ -50,7 +50,8 @@ async def tool(client: Client, name: str, **arguments: Any) -> dict[str, Any]:
 
 
 def my_servers() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "mcp_server" in " ".join(child.cmdline())]
+    alive = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in alive if "mcp_server" in " ".join(child.cmdline())]
 
 
 @pytest.fixture

@@ -29,7 +29,9 @@ UNFENCED = {
     "economics.compare: prices.source",
     "data.report: price.source",
     "decide.recommend: costs.api_model",
-    "train.compare: run_ids",  # looked up in a list, never joined to a path
+    "evals.persona: model",  # names of models on servers
+    "evals.persona: judge_model",
+    "evals.robustness: model",
     *(f"synth.{verb}: {field}" for verb in ("generate", "judge", "resolve", "estimate") for field in PRICED),
 }
 PATH_WORDS = re.compile(

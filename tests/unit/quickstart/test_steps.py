@@ -53,5 +53,5 @@ def test_another_run_of_the_same_request_adopts_what_is_done(workspace: Path) ->
 
 def test_a_failing_step_says_which_and_why(workspace: Path) -> None:
     runner = StepRunner(Run.create("quickstart.run", {}))
-    with pytest.raises(OperationFailedError, match=r"step 'train' failed: .*no-such-model"):
+    with pytest.raises(OperationFailedError, match=r"step 'train' failed: .*nowhere"):
         runner.step("train", TRAIN_RUN, {"model": "no-such-model", "data": "nowhere"})
