@@ -30,7 +30,6 @@ DEFAULT_FIELDS: dict[str, tuple[str, ...]] = {
     "data.inspect": ("file",),
     "data.validate": ("file",),
     "data.preview": ("data", "model"),
-    "data.clean": ("file", "out", "dry_run"),
     "train.run": ("data", "model", "preset"),
     "train.curve": ("run_id",),
     "train.diagnose": ("run_id",),
@@ -42,6 +41,7 @@ DEFAULT_FIELDS: dict[str, tuple[str, ...]] = {
     "lesson.show": ("number",),
     "lesson.check": ("number", "folder"),
     "jobs.status": ("run_id", "wait_seconds"),
+    "jobs.list": (),
     "jobs.logs": ("run_id", "tail", "grep"),
     "jobs.cancel": ("run_id",),
 }
