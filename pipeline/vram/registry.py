@@ -51,7 +51,7 @@ def find_config(reference: str | None, config: dict[str, Any] | None) -> dict[st
 
 
 def _find(reference: str, models: dict[str, Any]) -> dict[str, Any]:
-    name = _match(reference, models) or _match(_tuned_from(reference), models)
+    name = _match(reference, models)
     if name is not None:
         return models[name]["config"]
     from pipeline.core.paths import resolve_path
@@ -59,6 +59,9 @@ def _find(reference: str, models: dict[str, Any]) -> dict[str, Any]:
     path = resolve_path(reference)
     path = path / "config.json" if path.is_dir() else path
     if not path.is_file():
+        # Only now: a folder called like a model is not that model.
+        if (base := _match(_tuned_from(reference), models)) is not None:
+            return models[base]["config"]
         raise _unknown("model", reference, list(models), "or a path to a config.json")
     return _read_config(str(path))
 

@@ -1,5 +1,7 @@
 """Parameters and exact weight bytes: published totals, hand arithmetic, and wrong configurations."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -196,3 +198,11 @@ def test_every_family_reads_back_its_own_linears() -> None:
 )
 def test_a_tuned_or_packed_copy_has_the_shape_of_its_base(name: str, base: str) -> None:
     assert find_architecture(name).num_parameters == find_architecture(base).num_parameters
+
+
+def test_a_folder_called_like_a_known_model_is_read_not_guessed(tmp_path: Path) -> None:
+    config: dict[str, Any] = read_packaged("registry.json")["models"]["HuggingFaceTB/SmolLM2-135M"]["config"]
+    folder = tmp_path / "tinyllama-1.1b-chat-v1.0"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert find_architecture(str(folder)).num_parameters == 134_515_008
