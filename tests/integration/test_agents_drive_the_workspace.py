@@ -298,6 +298,7 @@ def test_claude_code_fine_tunes_the_taskmaster_persona(
         CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC="1",
     )  # fmt: skip
     endpoint.shutdown()
+    endpoint.server_close()
     assert_the_persona_was_made(model, workspace, done)
 
 
@@ -328,4 +329,5 @@ env = {{ LLMOPS_WORKSPACE = {json.dumps(str(workspace))} }}
         timeout=RUN_SECONDS, LOCAL_KEY="none",
     )  # fmt: skip
     endpoint.shutdown()
+    endpoint.server_close()
     assert_the_persona_was_made(model, workspace, done)
