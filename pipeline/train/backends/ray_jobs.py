@@ -1,4 +1,4 @@
-# pyright: basic
+# pyright: basic, reportMissingImports=false
 """Ray Jobs behind three calls: submit or attach, look, stop. Nothing here knows what the job computes."""
 
 import os
