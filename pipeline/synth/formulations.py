@@ -25,7 +25,7 @@ from pipeline.core.errors import InvalidInputError
 
 SLOT = re.compile(r"\{([^{}]*)\}")
 _VALIDATION_RATIO = 0.06  # share of the formulations of each file
-VALUE_FILES = ("titles", "nouns", "descriptions", "searches")
+VALUE_FILES = ("titles", "nouns", "descriptions", "searches", "no_priorities")
 ACTIONS = ("create", "update", "complete", "delete")
 PRIORITIES = ("low", "medium", "high")
 

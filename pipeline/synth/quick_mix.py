@@ -1,7 +1,7 @@
 """The quickstart's mix: one maker a kind of conversation, in the shares from which a small model learns fastest.
 
 Train and validation use different formulations of the train bank; test uses the test bank only (other formulations,
-titles, dates). For conversations with errors, recovery and many turns see :mod:`pipeline.synth.full_mix`.
+titles, dates). For more kinds of errors and for many turns see :mod:`pipeline.synth.full_mix`.
 """
 
 import random
@@ -17,6 +17,7 @@ from pipeline.core.runs import Run
 from pipeline.synth.dialogues import make_ask, make_by_title, make_followup
 from pipeline.synth.formulations import Bank, hold_back, load_bank, without
 from pipeline.synth.scene import RejectedError, Scene, Supply
+from pipeline.synth.setbacks import make_no_priority, make_timeout
 from pipeline.synth.single_turns import make_by_id, make_create, make_list, make_multi, make_talk
 
 _MAX_REJECTED_IN_A_ROW = 500
@@ -36,11 +37,13 @@ _MAKERS: dict[str, Callable[[Scene], Example]] = {
     "followup": make_followup,
     "ask": make_ask,
     "talk": make_talk,
+    "timeout": make_timeout,
+    "no_priority": make_no_priority,
 }
 # Kinds in the order of _MAKERS. Tests have what users ask for in the shares in which they might ask it; training has
 # more of what is hard to learn (several arguments, two calls, asking back) and less of what a few rows teach.
-_TEST_MIX = (0.24, 0.11, 0.06, 0.06, 0.13, 0.08, 0.09, 0.08, 0.07, 0.08)
-_TRAIN_MIX = (0.25, 0.13, 0.04, 0.04, 0.14, 0.11, 0.09, 0.05, 0.10, 0.05)
+_TEST_MIX = (0.22, 0.10, 0.06, 0.06, 0.12, 0.08, 0.08, 0.07, 0.07, 0.08, 0.03, 0.03)
+_TRAIN_MIX = (0.23, 0.12, 0.04, 0.04, 0.12, 0.10, 0.09, 0.05, 0.09, 0.04, 0.04, 0.04)
 _SHORTENED_KINDS = frozenset({"create", "update", "complete", "delete", "list", "multi"})
 
 

@@ -15,6 +15,7 @@ from pipeline.synth.due_words import draw_due, draw_impossible, draw_when
 from pipeline.synth.formulations import PRIORITIES, Bank, Formulation
 from pipeline.synth.replies import Result, reply_to
 from pipeline.synth.wording import Wording, fill, roughen
+from pipeline.task_api.faults import execute
 from pipeline.task_api.store import Task, TaskStore
 from pipeline.task_api.tools import check_arguments, system_prompt
 
@@ -75,6 +76,7 @@ class Scene:
         self.initial_state: list[Task] = []
         self.messages = [Message(role="system", content=system_prompt(self.today))]
         self.register: list[str] = []
+        self.faults: dict[str, str] = {}
         self._calls = 0
 
     def __enter__(self) -> Self:
@@ -146,8 +148,8 @@ class Scene:
         self.messages.append(Message(role="user", content=wording.text))
         self.register += wording.register
 
-    def call(self, *calls: tuple[str, dict[str, Any]]) -> list[Result]:
-        """Let the assistant make these calls in one turn, execute them, and return their results."""
+    def call(self, *calls: tuple[str, dict[str, Any]], fault: str = "") -> list[Result]:
+        """Let the assistant make these calls in one turn, execute them (or let them fail), and return their results."""
         made: list[ToolCall] = []
         for name, arguments in calls:
             self._calls += 1
@@ -155,7 +157,9 @@ class Scene:
                 raise AssertionError(f"{problem} ({name} {arguments})")
             made.append(ToolCall(name=name, arguments=arguments, id=f"call_{self._calls}"))
         self.messages.append(Message(role="assistant", tool_calls=tuple(made)))
-        results = [self.store.call(call.name, call.arguments) for call in made]
+        if fault:
+            self.faults |= {call.id or "": fault for call in made}
+        results = [execute(self.store, call, self.faults) for call in made]
         for call, result in zip(made, results, strict=True):
             content = json.dumps(result, ensure_ascii=False)
             self.messages.append(Message(role="tool", content=content, tool_call_id=call.id))
@@ -181,6 +185,7 @@ class Scene:
             tags={**tags, "formulation": formulation.text, "register": register},
             today=self.today.isoformat(),
             initial_state=tuple(self.initial_state),
+            faults=self.faults,
         )
 
     def _make_task(self, number: int, title: str, status: str | None) -> Task:

@@ -17,12 +17,12 @@ from pipeline.task_api.tools import check_arguments, order_arguments
 ROWS = {"train": 500, "validation": 80, "test": 200}
 KINDS = {
     "train": {
-        "create": 125, "update": 65, "complete": 20, "delete": 20, "list": 70, "multi": 55, "by_title": 45,
-        "followup": 25, "ask": 50, "talk": 25,
+        "create": 115, "update": 60, "complete": 20, "delete": 20, "list": 60, "multi": 50, "by_title": 45,
+        "followup": 25, "ask": 45, "talk": 20, "timeout": 20, "no_priority": 20,
     },
     "test": {
-        "create": 48, "update": 22, "complete": 12, "delete": 12, "list": 26, "multi": 16, "by_title": 18,
-        "followup": 16, "ask": 14, "talk": 16,
+        "create": 44, "update": 20, "complete": 12, "delete": 12, "list": 24, "multi": 16, "by_title": 16,
+        "followup": 14, "ask": 14, "talk": 16, "timeout": 6, "no_priority": 6,
     },
 }  # fmt: skip
 
@@ -228,10 +228,41 @@ def test_the_report_counts_what_the_files_hold(folder: Path, rows: dict[str, lis
     assert train["by_kind"] == dict(Counter(row.tags["kind"] for row in rows["train"]).most_common())
     assert sum(train["formulations_used"].values()) == len({row.group for row in rows["train"]})
     assert train["top_formulation_ratio"] == max(Counter(row.group for row in rows["train"]).values()) / 500
-    assert "| create | 125 |" in (folder / "data_report.md").read_text(encoding="utf-8")
+    assert "| create | 115 |" in (folder / "data_report.md").read_text(encoding="utf-8")
 
 
 def test_formulations_are_used_evenly(rows: dict[str, list[Example]]) -> None:
     for kind in ("complete", "delete", "list", "talk", "multi"):
         used = Counter(row.group for row in rows["train"] if row.tags["kind"] == kind)
         assert max(used.values()) <= 2
+
+
+def test_a_call_that_timed_out_is_made_once_more_and_nothing_is_claimed_when_that_fails_too(
+    rows: dict[str, list[Example]],
+) -> None:
+    timed_out = [row for row in _all(rows) if row.tags["kind"] == "timeout"]
+    gave_up = 0
+    for row in timed_out:
+        first, second = _calls(row)
+        assert (first.name, first.arguments) == (second.name, second.arguments)
+        results = [json.loads(message.content or "") for message in row.messages if message.role == "tool"]
+        assert results[0]["error"] == "timeout"
+        if "error" in results[1]:
+            gave_up += 1
+            assert row.messages[-1].content
+            assert "Nothing was changed" in row.messages[-1].content
+    assert 0 < gave_up < len(timed_out)
+
+
+def test_a_priority_that_does_not_exist_is_asked_about_and_never_called(
+    rows: dict[str, list[Example]],
+) -> None:
+    unknown = [row for row in _all(rows) if row.tags["kind"] == "no_priority"]
+    for row in unknown:
+        asked = row.messages[2]
+        assert asked.role == "assistant"
+        assert not asked.tool_calls
+        assert asked.content
+        assert asked.content.endswith("?")
+        assert all(call.arguments["priority"] in {"low", "medium", "high"} for call in _calls(row))
+    assert {len(_calls(row)) for row in unknown} == {0, 1}
