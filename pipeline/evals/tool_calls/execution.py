@@ -33,6 +33,7 @@ from pipeline.core.paths import is_confined
 from pipeline.evals.cases import TASK_API, Case
 from pipeline.evals.tool_calls.codes import has_layer, layer_of, sort_codes
 from pipeline.evals.tool_calls.prediction import PredictedCall, Prediction, read_calls
+from pipeline.evals.tool_calls.replies import judge_executed_text
 from pipeline.evals.tool_calls.scoring import CaseScore
 from pipeline.evals.tool_calls.values import is_equal, is_same
 from pipeline.task_api.store import TaskStore
@@ -211,7 +212,8 @@ def judge_state(case: Case, prediction: Prediction, score: CaseScore, opened: Op
     kept = [code for code in score.errors if layer_of(code) not in forgiven]
     checks = {**score.checks, "state_accuracy": not codes}
     flags = (*score.flags, *noted) if not codes and not kept else score.flags
-    errors = sort_codes([*kept, *codes, *(noted if kept or codes else ())])
+    reply = judge_executed_text(case, prediction, got.results)
+    errors = sort_codes([*kept, *codes, *reply, *(noted if kept or codes else ())])
     checks["end_to_end"] = not errors
     return CaseScore(errors, checks, flags, score.arguments)
 
