@@ -164,6 +164,8 @@ def _tasks_of(results: Iterable[Any]) -> list[dict[str, Any]]:
 
 def _find_ids(text: str, support: Support) -> list[str]:
     """Return ids that occur nowhere: "task 9" where there is no 9; counting does not excuse them."""
+    if not _ID.search(fold(text)):
+        return []
     heard = find_facts(" ; ".join(support.ids), ()).numbers
     words = find_facts(text, support.titles).rest
     return [number for number in map(plain_number, _ID.findall(words)) if number not in heard]

@@ -195,6 +195,15 @@ def test_an_initial_state_that_is_no_list_of_calls_is_refused(state: Any) -> Non
         judge(make_case(add("milk"), initial_state=state), LISTED, add("milk"))
 
 
+@pytest.mark.slow
+def test_a_server_made_with_the_sdk_is_executed_too() -> None:
+    tool_set = find_tool_set(make_case(LIST), f"mcp:{shlex.quote(sys.executable)} -m mcp_server")
+    assert tool_set is not None
+    call = read_calls([{"name": "data_validate", "arguments": {}}]).calls
+    (result,) = execute(make_case(LIST), call, tool_set).results
+    assert "invalid_input" in result["error"]
+
+
 def test_no_shell_reads_the_command(tmp_path: Path) -> None:
     marker = tmp_path / "made"
     with pytest.raises(OperationFailedError):
