@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from pipeline.evals.cases import Case, text_of
+from pipeline.evals.facts import plain_number
 from pipeline.evals.tool_calls.values import fold, parse_date
 
 _NUMBER_WORDS = [
@@ -43,7 +44,7 @@ class Ground:
             json.dumps(m["tool_calls"], ensure_ascii=False) for m in case.messages if m.get("tool_calls")
         ]
         self.words = fold(" ".join(texts))
-        self.numbers = {_plain(found) for found in _NUMBER.findall(self.words)}
+        self.numbers = {plain_number(found) for found in _NUMBER.findall(self.words)}
         self.numbers |= {
             str(n) for n, word in enumerate(_NUMBER_WORDS) if re.search(rf"\b{word}\b", self.words)
         }
@@ -53,7 +54,7 @@ class Ground:
         if isinstance(value, bool) or value is None:
             return True  # a yes or no stands in no text as such
         if isinstance(value, int | float):
-            return _plain(f"{value:.12g}") in self.numbers
+            return plain_number(f"{value:.12g}") in self.numbers
         if isinstance(value, str):
             return self._holds_text(value)
         parts: Iterable[Any] = cast("dict[str, Any]", value).values() if isinstance(value, dict) else value
@@ -65,12 +66,7 @@ class Ground:
             return True
         if parse_date(text) is not None:
             return _DAY_WORDS.search(self.words) is not None or parse_date(text) in self._days()
-        return _NUMBER.fullmatch(words) is not None and _plain(words) in self.numbers
+        return _NUMBER.fullmatch(words) is not None and plain_number(words) in self.numbers
 
     def _days(self) -> set[Any]:
         return {parse_date(found) for found in re.findall(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}", self.words)}
-
-
-def _plain(number: str) -> str:
-    text = number.replace(",", "")
-    return text.rstrip("0").rstrip(".") if "." in text else text.lstrip("0") or "0"
