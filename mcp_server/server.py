@@ -30,9 +30,9 @@ from mcp_types import (
 from mcp_server import find, prompts, resources
 from mcp_server.calls import answer, to_error, to_result
 from mcp_server.offers import Offer
-from mcp_server.schemas import to_tool
 from mcp_server.skills import add_skills
 from mcp_server.tasks import add_tasks, as_task
+from mcp_server.tool_list import listed_tools
 from pipeline import __version__
 from pipeline.core.errors import InvalidInputError, PipelineError
 from pipeline.core.operation import Operation
@@ -57,8 +57,7 @@ def build_server(offer: Offer | None = None) -> Server[Any]:
 
 def _build(offer: Offer) -> Server[Any]:
     async def list_tools(_: ServerRequestContext[Any], __: PaginatedRequestParams | None) -> ListToolsResult:
-        tools = [to_tool(operation, shown) for operation, shown in offer.tools()]
-        return ListToolsResult(tools=[*tools, *find.tools(offer)])
+        return ListToolsResult(tools=[*listed_tools(offer), *find.tools(offer)])
 
     async def call_tool(
         ctx: ServerRequestContext[Any], params: CallToolRequestParams

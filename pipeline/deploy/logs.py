@@ -12,6 +12,8 @@ from pipeline.inference.request_log import RequestStatistics, read_statistics
 from pipeline.inference.server_spec import REQUEST_LOG, SERVER_LOG
 
 _LINE_CHARACTERS = 500
+_DRAFT_LENGTH_LINE = "ngram_mod n_match="
+_DRAFT_LENGTH_NOTE = "The engine's line on n_match is expected: drafts are short on purpose, and every drafted token is checked."
 
 
 class DeployLogsRequest(Request):
@@ -59,7 +61,7 @@ def show_server_logs(request: DeployLogsRequest) -> DeployLogsResult:
         state=run.state(),
         log="\n".join(lines),
         requests=statistics,
-        warnings=[] if lines else ["The engine has printed nothing, which is how it is when all is well."],
+        warnings=[_DRAFT_LENGTH_NOTE] if any(_DRAFT_LENGTH_LINE in line for line in lines) else [],
         next_step=f"llmops deploy status {run.id}",
     )
 

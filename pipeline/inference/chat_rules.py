@@ -13,7 +13,7 @@ Json = dict[str, Any]
 CALL_TAG = "<tool_call>"
 _CALL_START = CALL_TAG + '{"name": '
 UNPARSABLE = "unparsable_tool_call"
-_RETRY_TEMPERATURE = 0.4
+RETRY_TEMPERATURE = 0.4
 
 
 class RequestError(Exception):
@@ -46,7 +46,7 @@ class ChatPlan:
 
     def hotter(self) -> "ChatPlan":
         """Return the plan for a second try: greedy decoding would repeat the same text."""
-        temperature = max(_RETRY_TEMPERATURE, self.body.get("temperature") or 0.0)
+        temperature = max(RETRY_TEMPERATURE, self.body.get("temperature") or 0.0)
         return replace(self, body={**self.body, "temperature": temperature})
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.core.errors import IntegrityError, InvalidInputError, OperationFailedError
 from pipeline.core.files import read_json, sha256_file
 from pipeline.core.messages import Tool
+from pipeline.core.paths import shown_path
 from pipeline.core.refs import ModelRef
 from pipeline.core.settings import Settings
 
@@ -66,10 +67,10 @@ def find_servable(ref: str, *, quantization: str | None = None, force: bool = Fa
 def _choose_gguf(folder: Path, record: dict[str, Any], quantization: str | None) -> Path:
     available = sorted(path.name for path in folder.glob("*.gguf"))
     if not available:
-        raise InvalidInputError(
-            f"{folder} has no GGUF file",
-            hint="Serve an exported model: `llmops export run` makes one from a training run.",
-        )
+        hint = "Serve an exported model: `llmops export run` makes one from a training run."
+        if (folder / "config.json").is_file():
+            hint += f" An untuned one: `llmops export convert {shown_path(folder)} --out models/{folder.name}.gguf`."
+        raise InvalidInputError(f"{folder} has no GGUF file", hint=hint)
     wanted = f"model-{quantization}.gguf" if quantization else record.get("default_gguf") or available[0]
     if wanted not in available or (len(available) > 1 and not record and quantization is None):
         raise InvalidInputError(

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ from mcp_server.offers import DEFAULT_FIELDS, Offer
 from mcp_server.server import build_server
 from mcp_server.shorten import MAX_CHARACTERS, fit
 from mcp_server.skills import read_skills
+from mcp_server.tool_list import FILE, built_tools, listed_tools
 from pipeline.core.errors import InvalidInputError
+from pipeline.core.files import read_json
 from pipeline.core.runs import Run
 from pipeline.lessons.guides import list_guides
 from pipeline.operations import OPERATIONS, find_operation
@@ -38,6 +42,27 @@ def values_of(result: CallToolResult) -> dict[str, Any]:
     assert not result.is_error, result
     assert result.structured_content is not None
     return result.structured_content
+
+
+def test_the_stored_tool_list_is_what_the_operations_say() -> None:
+    built = [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in built_tools(Offer())]
+    assert read_json(FILE) == built, "run `python -m mcp_server.tool_list`"
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_the_default_set_is_the_same_from_the_file_and_from_the_operations(*, read_only: bool) -> None:
+    offer = Offer(read_only=read_only)
+    assert listed_tools(offer) == built_tools(offer)
+
+
+def test_listing_the_default_tools_imports_no_operation_module() -> None:
+    code = (
+        "import sys; from mcp_server.server import build_server; from mcp_server.tool_list import listed_tools; "
+        "from mcp_server.offers import Offer; build_server(); assert len(listed_tools(Offer())) > 20; "
+        "print([name for name in ('jsonschema', 'pipeline.train', 'pipeline.evals', 'pipeline.data') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])

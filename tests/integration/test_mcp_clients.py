@@ -148,7 +148,8 @@ def test_claude_code_connects(run_client: Client, workspace: Path) -> None:
 
 
 def test_gemini_cli_connects(run_client: Client, workspace: Path) -> None:
-    run_client("gemini", "mcp", "add", "llmops", SERVER[0], "--", *SERVER[1:])
+    # Without a time of its own the list gives a server 5 s to start, too little on a machine that trains beside it.
+    run_client("gemini", "mcp", "add", "--timeout", "60000", "llmops", SERVER[0], "--", *SERVER[1:])
     listed = run_client("gemini", "mcp", "list")
     assert re.search(r"llmops: .*Connected", listed.stdout + listed.stderr), listed
 

@@ -8,7 +8,8 @@ would no longer be the one the model was trained with.
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,6 +33,7 @@ from agents import (
     set_tracing_disabled,
 )
 from agents.exceptions import MaxTurnsExceeded, ModelBehaviorError
+from agents.items import TResponseStreamEvent
 
 from pipeline.agent.tool_calls import ToolCaller
 from pipeline.agent.transcript import AgentTurn, TranscriptItem
@@ -44,6 +46,7 @@ from pipeline.core.errors import (
 )
 from pipeline.core.messages import Tool
 from pipeline.core.settings import Settings
+from pipeline.inference.chat_rules import RETRY_TEMPERATURE, UNPARSABLE
 from pipeline.inference.server_spec import API_KEY_VARIABLE, is_loopback
 from pipeline.task_api.tools import load_tools, system_prompt
 
@@ -91,7 +94,7 @@ class TaskAgent:
         self._agent = Agent(
             name="TaskAgent",
             instructions=lambda context, agent: system_prompt(tools.store.today()),
-            model=OpenAIChatCompletionsModel(model=model, openai_client=self._client),
+            model=_PatientModel(model=model, openai_client=self._client),
             tools=[_make_tool(tool, tools) for tool in load_tools()],
             model_settings=ModelSettings(temperature=0, max_tokens=_MAX_ANSWER_TOKENS, include_usage=True),
         )
@@ -209,6 +212,37 @@ class TaskAgent:
         if status < 500:
             return InvalidInputError(message, hint="`llmops deploy status` shows what the server has.")
         return OperationFailedError(message, hint="Try again; the server's log says more.")
+
+
+class _PatientModel(OpenAIChatCompletionsModel):
+    """Asks once more, hotter, when a streamed call cannot be parsed; our server does so itself when nothing is streamed.
+
+    The runner takes calls and reply from a stream's end, so an attempt that breaks off leaves nothing but shown text.
+    """
+
+    async def stream_response(
+        self,
+        system_instructions: str | None,
+        input: Any,
+        model_settings: ModelSettings,
+        *args: Any,
+        **kwargs: Any,
+    ) -> AsyncIterator[TResponseStreamEvent]:
+        try:
+            async for event in super().stream_response(
+                system_instructions, input, model_settings, *args, **kwargs
+            ):
+                yield event
+        except openai.APIError as error:
+            if error.code != UNPARSABLE:
+                raise
+        else:
+            return
+        hotter = replace(
+            model_settings, temperature=max(RETRY_TEMPERATURE, model_settings.temperature or 0.0)
+        )
+        async for event in super().stream_response(system_instructions, input, hotter, *args, **kwargs):
+            yield event
 
 
 def _make_tool(tool: Tool, tools: ToolCaller) -> FunctionTool:

@@ -150,7 +150,7 @@ class Reporter(TrainerCallback):
         self.seconds_before = seconds_in(resume)
         self.started = self.last_save = time.monotonic()
         self.first_step: int | None = None
-        self.loss = float("nan")
+        self.loss: float | None = None
 
     def seconds(self) -> float:
         """Wall time of training, earlier attempts up to their checkpoint included."""
@@ -167,7 +167,8 @@ class Reporter(TrainerCallback):
         done = state.global_step - (self.first_step or 0)
         batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
         rate = done * batch * self.mean_tokens / max(1e-9, time.monotonic() - self.started)
-        self.progress.update(state.global_step, f"loss {self.loss:.3f}  {rate:.0f} tok/s")
+        loss = "" if self.loss is None else f"loss {self.loss:.3f}  "  # the first is logged after its step
+        self.progress.update(state.global_step, f"{loss}{rate:.0f} tok/s")
         if time.monotonic() - self.last_save > _SECONDS_BETWEEN_CHECKPOINTS and args.world_size == 1:
             control.should_save = True
 

@@ -298,13 +298,31 @@ def test_a_reply_is_streamed_piece_by_piece_and_is_the_same_in_the_end(store: Ta
     assert store.list_tasks()["total"] == 1
 
 
+UNPARSABLE_EVENT = 'data: {"error": {"message": "cannot be parsed", "code": "unparsable_tool_call"}}\n\n'
+
+
+def test_a_streamed_call_that_cannot_be_parsed_is_asked_for_again_hotter(store: TaskStore) -> None:
+    begun = {"index": 0, "id": "c1", "type": "function", "function": {"name": "create_task", "arguments": ""}}
+    delta = {"role": "assistant", "tool_calls": [begun]}
+    chunk = {**completion(), "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+    broken = f"data: {json.dumps(chunk)}\n\n{UNPARSABLE_EVENT}"
+    pieces: list[str] = []
+    with (
+        ScriptedServer((200, CREATE), (200, broken), (200, DONE)) as server,
+        TaskAgent(server.base_url, "m", ToolCaller(store)) as agent,
+    ):
+        turn = agent.ask("Call Bob", pieces.append)
+    assert [item.tool or item.text for item in turn.items] == ["Call Bob", "create_task", "Done."]
+    assert "".join(pieces) == "Done."
+    assert store.list_tasks()["total"] == 1  # the call before is not made again
+    assert [request.body["temperature"] for request in server.requests] == [0, 0, 0.4]
+    assert server.requests[2].body["messages"] == server.requests[1].body["messages"]
+
+
 @pytest.mark.parametrize(
     ("events", "kind"),
     [
-        (
-            'data: {"error": {"message": "cannot be parsed", "code": "unparsable_tool_call"}}\n\n',
-            OperationFailedError,
-        ),
+        (UNPARSABLE_EVENT, OperationFailedError),
         ('data: {"error": {"message": "too long", "code": "context_length_exceeded"}}\n\n', DoesNotFitError),
     ],
 )

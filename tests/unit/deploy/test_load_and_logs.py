@@ -82,13 +82,23 @@ def publish(engine: Any) -> Run:
 def test_the_end_of_the_log_comes_with_the_figures(workspace: Path) -> None:
     run = publish("embedded")
     empty = show_server_logs(DeployLogsRequest(run_id=run.id))
-    assert (empty.log, empty.requests.num_requests) == ("", 0)
+    assert (empty.log, empty.requests.num_requests, empty.warnings) == ("", 0, [])
     folder = run.path / "server"
     folder.mkdir()
     (folder / "server.log").write_text("one\n\ntwo\nthree\n", encoding="utf-8")
     (folder / "requests.jsonl").write_text('{"status": 200, "seconds": 0.5}\n', encoding="utf-8")
     result = show_server_logs(DeployLogsRequest(tail=2))
     assert (result.run_id, result.log, result.requests.num_requests) == (run.id, "two\nthree", 1)
+
+
+def test_the_line_that_every_server_prints_is_explained(workspace: Path) -> None:
+    folder = publish("embedded").path / "server"
+    folder.mkdir()
+    line = "0.01.980.454 W spec common_specu: ngram_mod n_match=8 is too small - poor quality is possible"
+    (folder / "server.log").write_text(line + "\n", encoding="utf-8")
+    result = show_server_logs(DeployLogsRequest())
+    assert result.log == line
+    assert "expected" in result.warnings[0]
 
 
 def test_the_log_of_ollama_is_not_ours(workspace: Path) -> None:

@@ -84,3 +84,13 @@ def test_a_folder_without_gguf_says_how_to_make_one(workspace: Path) -> None:
     with pytest.raises(InvalidInputError, match="no GGUF") as failed:
         find_servable("smollm2-135m")
     assert "llmops export run" in failed.value.hint
+    assert "export convert" not in failed.value.hint
+
+
+def test_an_untuned_model_without_gguf_says_how_to_convert_it(workspace: Path) -> None:
+    folder = workspace / "models" / "smollm2-135m"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(InvalidInputError, match="no GGUF") as failed:
+        find_servable("smollm2-135m")
+    assert "`llmops export convert models/smollm2-135m --out models/smollm2-135m.gguf`" in failed.value.hint
