@@ -1,8 +1,8 @@
 """Where the value of an argument comes from: the user's words, an earlier result, or nowhere.
 
 Words are compared, not meanings. Titles and notes may differ from what was typed by typos and endings; a date must be
-said, or be the day that a said date means; a priority or status must be said or implied by a known expression. Values
-that nothing supports are what models learn to invent (Iskander et al., arXiv:2409.16341).
+said, or be the day that a said date means; a priority or status must be said or implied by a known expression (mistyped
+ones count). Values that nothing supports are what models learn to invent (Iskander et al., arXiv:2409.16341).
 """
 
 import json
@@ -50,14 +50,16 @@ _IMPLIED = {
     "high": r"high|urgen|asap|critical|importan|importance|\btop\b|burning|number one|escalat|first thing|right (?:away|now)"
     r"|immediate|can(?:no|')?t wait|cannot wait|\bmax|drop everything|pressing|crucial|essential|emergency|\bvital|serious"
     r"|(?<!no )\b(?:rush|hurry)|\bbump|\braise|matters? (?:a lot|most)|matter most|on fire|soonest|as soon as|before anything|above all"
-    r"|everything else|straight away|at once|without delay|!!|top of",
+    r"|everything else|straight away|at once|without delay|!!|top of"
+    r"|priority (?:right |way )?up\b",
     "medium": r"medium|normal|average|\bmid\b|middl|moderate|regular|standard|usual|in[- ]between|ordinary|default|so-so",
     "low": rf"\blow|no (?:real )?(?:rush|hurry|urgency|pressure|stress)|{_NEGATED}(?:urgent|important|pressing|critical|rush|hurry)|when(?:ever| i get)"
-    r"|minor|trivial|back ?burner|some ?day|bottom|least|unimportant|can wait|could wait|de-?priorit|some ?time|time on"
-    r"|eventually|no longer|nice[- ]to[- ]have|relax|that important|doesn'?t matter|any ?time|lesser|minim|nobody cares|take (?:your|my) time",
+    r"|minor|trivial|back ?burner|some ?day|bottom|least|last important|unimportant|can wait|could wait|de-?priorit|some ?time|time on"
+    r"|eventually|no longer|nice[- ]to[- ]h|relax|that important|doesn'?t matter|any ?time|lesser|minim|nobody cares|take (?:your|my) time"
+    r"|priority (?:right |way )?down\b",
     "open": rf"\bopen|pending|outstanding|unfinished|incomplete|to ?dos?\b|to-do|\bleft\b|remain|\bstill|{_NEGATED}"
     r"|haven'?t|hasn'?t|aren'?t|undone|active|uncomplet|unresolv|have to|waiting|untick|uncheck|exclude|yet to|\byet\b"
-    r"|on my plate|on the hook|leave out|except|\bskip|hide|but the|in progress|backlog|minus|unsolved|owe|ahead of me|need",
+    r"|on my plate|on the hook|leave out|except|\bskip|hide|but the|all but|in progress|backlog|minus|unsolved|owe|ahead of me|need",
     "completed": r"complet|\bdone|finish|\btick|closed|check(?:ed)? off|crossed|\bdid\b|achiev|accomplish|behind me|already|manag"
     r"|wrapped|over with|resolved|knocked|sorted|out of the way|archiv|(?:skip|leave out|hide|exclude|except)(?: \w+){0,2} open|got through",
 }
@@ -65,11 +67,36 @@ _IMPLIED = {
 _STEMS = {
     "high": ("urgent", "emergency", "important", "critical", "asap"),
     "medium": ("normal", "average"),
-    "low": ("hurry", "rush", "whenever", "important"),
+    "low": ("hurry", "rush", "whenever"),
     "open": ("still", "open", "pending", "without", "unfinished"),
     "completed": ("completed", "finished", "crossed", "ticked"),
 }
 """The commonest of them, of which slips count too."""
+_CUE_WORDS = (
+    "priority urgent urgently urgency critical important importance utmost burning escalate immediate immediately crucial "
+    "pressing essential emergency serious highest maximum matter matters everything straight raise medium normal average middle "
+    "moderate regular standard ordinary default lowest nothing least minor trivial burner bottom unimportant deprioritise "
+    "deprioritize eventually haves outstanding unfinished incomplete uncompleted remain remains remaining haven't hasn't "
+    "waiting todos unticked exclude except leave minus progress backlog needs completed finished ticked closed checked "
+    "crossed achieved accomplished wrapped resolved archived"
+)
+"""Words of the expressions that are put right when mistyped, so that the expression around them is found."""
+_MIN_LOSS_LETTERS = 6
+"""Letters from which a lost one is a slip: shorter words become other words (minus, mins; raise, rise)."""
+
+
+def _slips_of(word: str) -> Iterable[str]:
+    """Yield a word with two inner letters swapped, one lost, or one doubled (Damerau 1964); both ends stay."""
+    for i in range(1, len(word) - 1):
+        if i + 2 < len(word):
+            yield word[:i] + word[i + 1] + word[i] + word[i + 2 :]
+        if len(word) >= _MIN_LOSS_LETTERS:
+            yield word[:i] + word[i + 1 :]
+        yield word[:i] + word[i] + word[i:]
+
+
+_CUES = _CUE_WORDS.split()
+_CUE_OF_SLIP = {slip: cue for cue in _CUES for slip in _slips_of(cue) if slip not in _CUES}
 
 
 class Said(NamedTuple):
@@ -113,8 +140,10 @@ def find_ungrounded(arguments: dict[str, Any], said: Said) -> list[tuple[str, st
 
 
 def _find_unsaid(name: str, value: str, text: str) -> tuple[str, str] | None:
+    mended = re.sub(r"[\w']+", lambda word: _CUE_OF_SLIP.get(word[0], word[0]), text)
     is_said = value in _IMPLIED and (
         re.search(_IMPLIED[value], text)
+        or re.search(_IMPLIED[value], mended)
         or _is_slip(value, text)
         or any(_is_slip(stem, text) for stem in _STEMS[value])
     )

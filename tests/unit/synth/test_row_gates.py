@@ -2,25 +2,38 @@
 
 import copy
 import json
+import random
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.cli import main
-from pipeline.core.files import write_jsonl
+from pipeline.core.files import read_jsonl, write_jsonl
 from pipeline.core.messages import Example, Message, ToolCall
 from pipeline.synth.check import SYNTH_CHECK, FileChecker, SynthCheckResult
+from pipeline.synth.formulations import SLOT, load_bank
 from pipeline.synth.generate import SynthGenerateRequest, generate_conversations
+from pipeline.synth.grounding import Said, find_ungrounded
 from pipeline.task_api.store import TaskStore
 from pipeline.task_api.tools import system_prompt
 
 TODAY = "2026-03-11"
 Row = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The quickstart's mix, 1,000 rows of training."""
+    folder = tmp_path_factory.mktemp("made")
+    generate_conversations(
+        SynthGenerateRequest(out=str(folder), num_rows=1000, validation_rows=1, test_rows=1, seed=11)
+    )
+    return folder
 
 
 def make_row(
@@ -140,6 +153,80 @@ def test_what_was_implied_or_mistyped_is_grounded(user: str, name: str, argument
     assert kinds(make_row(user, [(name, arguments)], "Done.")) == []
 
 
+@pytest.mark.parametrize(
+    ("user", "name", "arguments"),
+    [
+        # right rows that generated files held and that were once reported
+        ("what's unmiportant on my list", "list_tasks", {"priority": "low"}),
+        ("hi, what's the most presing stuff i've got", "list_tasks", {"priority": "high"}),
+        ("which tsaks are the last important?", "list_tasks", {"priority": "low"}),
+        ("hey push 3 and take the priority right  down", "update_task", {"task_id": 3, "priority": "low"}),
+        ("there's no ugrency about 3", "update_task", {"task_id": 3, "priority": "low"}),
+        ("show what remmains.", "list_tasks", {"status": "open"}),
+        ("Toodos before tomorrow", "list_tasks", {"status": "open", "due_before": "tomorrow"}),
+        ("the ones I hvaen't ticked off", "list_tasks", {"status": "open"}),
+    ],
+)
+def test_a_slip_in_an_expression_does_not_hide_what_it_implies(
+    user: str, name: str, arguments: dict[str, Any]
+) -> None:
+    assert kinds(make_row(user, [(name, arguments)], "Done.")) == []
+
+
+@pytest.mark.parametrize(
+    ("user", "priority"),
+    [
+        ("which tsaks are important?", "low"),
+        ("what's ugrent on my list", "low"),
+        ("what's unmiportant on my list", "medium"),
+        ("nromal ones please", "high"),
+        ("what is due in 30 mins", "low"),
+        ("what did I last move", "low"),
+        ("list what rises early", "high"),
+    ],
+)
+def test_a_slip_of_one_priority_and_a_word_like_a_slip_imply_no_other_priority(
+    user: str, priority: str
+) -> None:
+    row = make_row(user, [("list_tasks", {"priority": priority})], "Done.")
+    assert (1, "ungrounded_priority") in kinds(row)
+
+
+def test_what_the_lines_of_the_phrase_banks_imply_is_seen() -> None:
+    said: list[tuple[str, str, str]] = [
+        (name, value, SLOT.sub("it", line.text))
+        for side in ("train", "test")
+        for lines in load_bank(side, more=True).formulations.values()
+        for line in lines
+        for name, value in line.constants.items()
+        if name in {"priority", "status"}
+    ]
+    assert len(said) > 400
+    day = date.fromisoformat(TODAY)
+    unseen = [case for case in said if find_ungrounded({case[0]: case[1]}, Said(case[2], "", day))]
+    # added to the list, this line would change the draws of the shipped sets, which are rebuilt byte by byte
+    assert [case for case in unseen if case[2] != "the checked ones"] == []
+
+
+def test_a_priority_that_nobody_said_is_found_in_97_of_100_rows(made: Path) -> None:
+    rng = random.Random(3)
+    num_planted = num_found = 0
+    for row in map(Example.from_row, read_jsonl(made / "train.jsonl")):
+        call = next((call for message in row.messages for call in message.tool_calls), None)
+        first = next(message.content or "" for message in row.messages if message.role == "user")
+        calls = [call for message in row.messages for call in message.tool_calls]
+        if call is None or call.name not in {"create_task", "list_tasks"}:
+            continue
+        if any("priority" in call.arguments for call in calls):
+            continue
+        planted = {**call.arguments, "priority": rng.choice(["low", "medium", "high"])}
+        found = find_ungrounded(planted, Said(first, "", date.fromisoformat(row.today)))
+        num_planted += 1
+        num_found += any(kind == "ungrounded_priority" for kind, _ in found)
+    assert num_planted > 200
+    assert num_found >= 0.97 * num_planted
+
+
 def test_a_claim_after_a_failed_call_is_a_fault_and_the_truth_is_not() -> None:
     call = [("complete_task", {"task_id": 8})]
     assert kinds(make_row("8 is done", call, "Task 8 is completed.")) == [(1, "claims_undone_action")]
@@ -181,25 +268,22 @@ def test_a_duplicate_with_another_label_and_a_repeated_id_are_faults_of_the_late
     assert kinds(update_row(), update_row()) == [(2, "repeated_id")]
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.text(max_size=40))
 def test_any_line_gets_an_answer_and_no_exception(line: str) -> None:
     assert all(fault.line == 1 for fault in FileChecker().check_line(1, line))
 
 
+@settings(deadline=None)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=8), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "messages", "role", "content", "tool_calls", "today", "initial_state", "x"]), inner, max_size=5), max_leaves=12))  # fmt: skip
 def test_any_json_gets_an_answer_and_no_exception(value: Any) -> None:
     assert FileChecker().check_line(1, json.dumps(value))
 
 
-def test_no_clean_row_of_the_quickstart_is_dropped_but_for_two_in_a_thousand(tmp_path: Path) -> None:
-    generate_conversations(
-        SynthGenerateRequest(out=str(tmp_path), num_rows=1000, validation_rows=1, test_rows=1, seed=11)
-    )
-    result = SYNTH_CHECK.call({"file": str(tmp_path / "train.jsonl")})
+def test_no_clean_row_of_the_quickstart_is_reported(made: Path) -> None:
+    result = SYNTH_CHECK.call({"file": str(made / "train.jsonl")})
     assert result.num_rows == 1000
-    # words for priorities and statuses are a list, and a list is never whole: decision 0040
-    assert result.num_faulty_rows <= 2
-    assert set(result.faults_by_kind) <= {"ungrounded_priority", "ungrounded_status"}
+    assert result.faults == []
 
 
 def test_the_command_answers_with_status_1_and_the_line(
