@@ -27,6 +27,10 @@ WEATHER: dict[str, Any] = {
         "required": ["city"],
     },
 }
+ENDLESS: dict[str, Any] = {
+    "name": "f",
+    "inputSchema": {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
+}
 CALL: dict[str, Any] = {"name": "get_weather", "arguments": '{"city": "Oslo", "days": 2}'}
 
 
@@ -172,7 +176,7 @@ def test_the_tools_of_our_own_mcp_server_become_sound_smoke_cases(workspace: Pat
 
     async def list_tools() -> dict[str, Any]:
         server = StdioServerParameters(
-            command=sys.executable, args=["-m", "mcp_server"], env=dict(os.environ)
+            command=sys.executable, args=["-m", "mcp_server", "--tools", "all"], env=dict(os.environ)
         )
         async with Client(server) as client:
             return (await client.list_tools()).model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -192,6 +196,27 @@ def test_the_tools_of_our_own_mcp_server_become_sound_smoke_cases(workspace: Pat
     assert convert(tmp_path, "mcp", as_wrapped) == cases
 
 
+def test_smoke_values_follow_references_choices_and_required_keys(workspace: Path, tmp_path: Path) -> None:
+    schema = {
+        "$defs": {
+            "Box": {"type": "object", "properties": {"w": {"type": "integer"}}, "required": ["w"]},
+            "Size": {"enum": ["s", "l"]},
+        },
+        "type": "object",
+        "properties": {
+            "box": {"$ref": "#/$defs/Box"},
+            "size": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/Size"}]},
+            "tags": {"type": "array", "minItems": 2, "items": {"type": "string"}},
+            "late": {"type": "boolean"},
+        },
+        "required": ["box", "size", "tags"],
+    }
+    source = tmp_path / "tools.json"
+    source.write_text(json.dumps([{"name": "send", "inputSchema": schema}]), encoding="utf-8")
+    (case,) = convert(tmp_path, "mcp", source)
+    assert references(case) == [("send", {"box": {"w": 3}, "size": "s", "tags": ["example", "example"]})]
+
+
 BROKEN: list[tuple[str, str, str]] = [
     ("openai", "{", ":1: not JSON"),
     ("openai", "[]", ":1: a line is one JSON object"),
@@ -203,6 +228,7 @@ BROKEN: list[tuple[str, str, str]] = [
     ("bfcl", '{"question": []}', ":1: KeyError: 'id'"),
     ("mcp", '{"tools": []}', "give the answer of tools/list"),
     ("mcp", "[3]", "source.jsonl: "),
+    ("mcp", json.dumps([ENDLESS]), "source.jsonl: RecursionError"),
     ("openai", "", "holds no case"),
 ]
 
