@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.errors import OperationFailedError
+from pipeline.core.errors import InvalidInputError, OperationFailedError
 from pipeline.core.files import read_jsonl
+from pipeline.core.operation import Operation
+from pipeline.core.paths import confined_to
 from pipeline.core.runs import Run
 from pipeline.evals.records import TurnRecord, read_details
 from pipeline.evals.renaming import Renaming, turn_round
@@ -152,6 +154,26 @@ def test_a_tool_set_of_ones_own_is_executed_in_runs(
     result = EVALS_RUN.call({"cases": cases, "replay": made, "executor": "python:lamps:Lamps"})
     assert (result.right_state.right, result.right_state.total) == (1, 2)
     assert result.whole_turn.right == 1  # off and on again is another route
+
+
+REQUESTS: list[tuple[Operation[Any, Any], dict[str, str]]] = [
+    (EVALS_SCORE, {"cases": "c.jsonl", "predictions": "p.jsonl"}),
+    (EVALS_RUN, {"cases": "c.jsonl", "replay": "p.jsonl"}),
+    (EVALS_ROBUSTNESS, {"cases": "c.jsonl", "base_url": "http://127.0.0.1:9/v1"}),
+]
+
+
+@pytest.mark.parametrize(("operation", "request_fields"), REQUESTS)
+def test_no_caller_over_mcp_can_name_code_to_run(
+    workspace: Path, operation: Operation[Any, Any], request_fields: dict[str, str]
+) -> None:
+    with confined_to(workspace):
+        operation.parse(request_fields | {"executor": "task_api"})
+        with pytest.raises(InvalidInputError, match="command line only"):
+            operation.parse(request_fields | {"executor": "python:os:system"})
+    operation.parse(request_fields | {"executor": "python:lamps:Lamps"})
+    with pytest.raises(InvalidInputError, match="python:MODULE:FUNCTION"):
+        operation.parse(request_fields | {"executor": "shell"})
 
 
 def rename_like_the_tools(body: Any, calls: list[Call]) -> list[tuple[str, str]]:
