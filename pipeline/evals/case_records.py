@@ -6,20 +6,32 @@ from typing import Any
 
 from pipeline.core.messages import ToolCall
 from pipeline.evals.answers import Answer
+from pipeline.evals.case_judge import CaseJudge
 from pipeline.evals.cases import Case
-from pipeline.evals.perturb import reference_calls
 from pipeline.evals.predictions import Breakage, Reply
 from pipeline.evals.records import TurnRecord
-from pipeline.evals.tool_calls import CaseScore, CaseScorer, Prediction, Profile, parse_text, read_calls
+from pipeline.evals.tool_calls import CaseScore, Prediction, parse_text, read_calls
+from pipeline.evals.tool_calls.lint import build_reference
 from pipeline.evals.turns import Kind
 
+_ASKED = (
+    "tools",
+    "tool_set",
+    "messages",
+    "expected",
+    "initial_state",
+    "expected_state",
+    "oracle_calls",
+    "today",
+)
 _KINDS: dict[str, Kind] = {"calls": "call", "any_call": "call", "ask": "ask", "none": "talk"}
 
 
-def judge_answer(case: Case, answer: Answer, profile: Profile) -> TurnRecord:
-    """Parse, score and keep one answer."""
+def judge_answer(judge: CaseJudge, answer: Answer) -> TurnRecord:
+    """Parse, judge and keep one answer."""
+    case = judge.case
     prediction = read_prediction(case, answer)
-    score = CaseScorer(case, profile).score(prediction)
+    score = judge.judge(prediction)
     return TurnRecord(
         id=case.id,
         turn=answer.repeat,
@@ -49,22 +61,11 @@ def read_prediction(case: Case, answer: Answer) -> Prediction:
     return Prediction(found.calls, found.text, tuple(dict.fromkeys(errors)), found.parser)
 
 
-def find_defects(case: Case) -> list[str]:
-    """Return the codes that the case's own reference earns; such a case cannot be scored."""
-    if case.expected.kind == "calls" and not case.openai_tools:
-        return ["no_tools"]
-    if case.expected.kind != "calls":
-        return []
-    score = CaseScorer(case).score(read_calls(reference_calls(case.to_row())))
-    return list(score.errors)
-
-
 def describe_expected(case: Case) -> dict[str, Any]:
     """Return the right answer in OpenAI form: the first alternative of each argument, or what kind of text."""
     words = {"none": "(no call)", "ask": "(a question back)", "any_call": "(any call)", "calls": None}
-    calls = [
-        ToolCall(name=call["name"], arguments=call["arguments"]) for call in reference_calls(case.to_row())
-    ]
+    references = [build_reference(call) for call in case.expected.calls]
+    calls = [ToolCall(name=call.name, arguments=call.arguments) for call in references]
     return {
         "role": "assistant",
         "content": words[case.expected.kind],
@@ -75,7 +76,7 @@ def describe_expected(case: Case) -> dict[str, Any]:
 def digest_case(case: Case) -> str:
     """Change when what is asked or expected changes."""
     row = case.to_row()
-    asked = [row.get(name) for name in ("tools", "tool_set", "messages", "expected", "initial_state")]
+    asked = [row.get(name) for name in _ASKED]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -104,6 +105,8 @@ def _name_checks(case: Case, prediction: Prediction, score: CaseScore) -> dict[s
     if case.expected.kind == "calls":
         checks["right_tools"] = score.checks["tool_accuracy"]
         checks["right_arguments"] = score.checks["arg_accuracy"]
+    if _KINDS[case.expected.kind] == "call" and "state_accuracy" in score.checks:
+        checks["right_state"] = score.checks["state_accuracy"]
     if "no_call_accuracy" in score.checks:
         checks["no_call"] = score.checks["no_call_accuracy"]
     if "ask_accuracy" in score.checks:

@@ -4,23 +4,21 @@ The judged answers are the same records that conversations give, so that one rep
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.errors import InvalidInputError
 from pipeline.core.paths import resolve_path
 from pipeline.core.runs import Run
 from pipeline.evals.answers import PREDICTIONS_FILE, Answer
 from pipeline.evals.asking import Asking, Question, ask_all
-from pipeline.evals.case_records import find_defects, judge_answer
+from pipeline.evals.case_judge import CaseJudge, choose_sound, describe_defects, find_defective
+from pipeline.evals.case_records import judge_answer
 from pipeline.evals.cases import Case, read_case_file
 from pipeline.evals.engines import open_engine
 from pipeline.evals.records import DETAILS_FILE, TurnRecord, write_details
 from pipeline.evals.run_request import EvalRunRequest, Evaluated, choose_cases
 from pipeline.evals.tool_calls import Profile
-
-_MAX_NAMED = 5
 
 
 def holds_neutral_cases(path: Path) -> bool:
@@ -41,7 +39,7 @@ def evaluate_cases(request: EvalRunRequest, run: Run) -> Evaluated:
         InvalidInputError: If the case file is broken, or no case in it is sound.
     """
     cases = choose_cases(read_case_file(resolve_path(request.cases)), request.limit, request.seed)
-    sound, warnings = keep_sound(cases)
+    sound, warnings = keep_sound(cases, request.profile)
     with open_engine(request.source()) as engine:
         how = request.decoding()
         label = f"evaluate {request.label or engine.name}".strip()
@@ -52,36 +50,27 @@ def evaluate_cases(request: EvalRunRequest, run: Run) -> Evaluated:
             for repeat in range(request.repeats)
         ]
         answers = ask_all(engine, questions, asking)
-    records = judge_all(sound, answers, request.profile)
+    judges = [CaseJudge(case, request.profile, request.executor) for case in sound]
+    records = judge_all(judges, answers)
     write_details(run.artifacts / DETAILS_FILE, records)
     return Evaluated(records, engine.name, len(sound), warnings)
 
 
-def keep_sound(cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
-    """Return the cases whose reference fits its own schema, and a warning about the others.
+def keep_sound(cases: Sequence[Case], profile: Profile) -> tuple[list[Case], list[str]]:
+    """Return the cases that can be scored, and a warning about the others.
 
     Raises:
         InvalidInputError: If there is none.
     """
-    defects = {case.id: found for case in cases if (found := find_defects(case))}
-    sound = [case for case in cases if case.id not in defects]
-    if not sound:
-        raise InvalidInputError(
-            f"no case can be scored: {_name_defects(defects)}",
-            hint="Run `llmops evals selftest` on the file.",
-        )
-    if not defects:
+    sound, findings = choose_sound(cases, profile)
+    num_defective = len(find_defective(findings, profile))
+    if not num_defective:
         return sound, []
-    return sound, [
-        f"{len(defects)} cases were left out because they break their own schema: {_name_defects(defects)}"
-    ]
+    named = describe_defects(findings, profile)
+    return sound, [f"{num_defective} cases were left out because no answer could be right: {named}"]
 
 
-def judge_all(cases: Sequence[Case], answers: Sequence[Answer], profile: Profile) -> list[TurnRecord]:
+def judge_all(judges: Iterable[CaseJudge], answers: Sequence[Answer]) -> list[TurnRecord]:
     """Return one record per answer."""
-    by_id = {case.id: case for case in cases}
-    return [judge_answer(by_id[answer.id], answer, profile) for answer in answers]
-
-
-def _name_defects(defects: Mapping[str, Sequence[str]]) -> str:
-    return "; ".join(f"{name} ({found[0]})" for name, found in list(defects.items())[:_MAX_NAMED])
+    by_id = {judge.case.id: judge for judge in judges}
+    return [judge_answer(by_id[answer.id], answer) for answer in answers]

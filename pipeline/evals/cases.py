@@ -271,4 +271,4 @@ def describe_error(error: Exception) -> str:
         return f"{place}: {problem['msg'].removeprefix('Value error, ')}"
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON: {error.msg} (column {error.colno})"
-    return f"{type(error).__name__}: {error}"
+    return str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"

@@ -14,7 +14,14 @@ from pipeline.evals.cases import Case, describe_error, write_case_file
 from pipeline.evals.importers import ROW_IMPORTERS, import_bfcl, import_mcp_tools
 from pipeline.evals.tool_calls.prediction import load_json
 
-_ROW_ERRORS = (ValueError, KeyError, TypeError, AttributeError, IndexError)  # any JSON may stand in a line
+_ROW_ERRORS = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    RecursionError,
+)  # any JSON may stand in a line
 _HINT = "See docs/guides/evaluate.md for the formats and --format for their names."
 
 

@@ -32,7 +32,6 @@ _SAMPLES: dict[str, Any] = {
     "number": 2.5,
     "boolean": True,
     "array": [],
-    "object": {},
     "null": None,
 }
 
@@ -221,7 +220,7 @@ def _smoke_case(tool: Tool, tools: Sequence[Tool]) -> Case:
     schema: Row = tool.get("inputSchema") or tool.get("input_schema") or tool.get("parameters") or {}
     properties: Row = schema.get("properties") or {}
     required: list[str] = schema.get("required") or []
-    values: Row = {name: _sample(properties.get(name, {})) for name in required}
+    values: Row = {name: _sample(properties.get(name, {}), schema) for name in required}
     said = ", ".join(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items())
     what = str(tool.get("title") or tool["name"]).replace("_", " ")
     message = f"Use the tool {tool['name']} ({what})" + (f" with {said}." if said else ".")
@@ -236,25 +235,41 @@ def _smoke_case(tool: Tool, tools: Sequence[Tool]) -> Case:
     )
 
 
-def _sample(schema: Row) -> Any:
-    """Return a value that fits a schema, what the schema itself suggests first."""
+def _sample(schema: Row, root: Row) -> Any:
+    """Return a value that fits a schema, what the schema itself suggests first; ``root`` holds its definitions."""
     for key in ("const", "default"):
         if key in schema:
             return schema[key]
     for key in ("examples", "enum"):
         if schema.get(key):
             return schema[key][0]
+    if (inner := _follow(schema, root)) is not None:
+        return _sample(inner, root)
     kind: Any = schema.get("type", "string")
     name = str(cast("list[Any]", kind)[0] if isinstance(kind, list) else kind)
     by_format = {"date": "2026-03-11", "date-time": "2026-03-11T09:00:00Z", "email": "ann@example.com"}
     if name == "string" and schema.get("format") in by_format:
         return by_format[schema["format"]]
     if name == "array" and schema.get("minItems"):
-        return [_sample(schema.get("items") or {})] * int(schema["minItems"])
+        return [_sample(schema.get("items") or {}, root)] * int(schema["minItems"])
+    if name == "object":
+        properties: Row = schema.get("properties") or {}
+        return {key: _sample(properties.get(key, {}), root) for key in schema.get("required") or ()}
     if name in {"integer", "number"}:
         low, high = schema.get("minimum", _SAMPLES[name]), schema.get("maximum", _SAMPLES[name])
         return min(max(_SAMPLES[name], low), high)
     return _SAMPLES.get(name, "example")
+
+
+def _follow(schema: Row, root: Row) -> Row | None:
+    """Return the schema that a reference or a choice leads to, of a choice the first that is not null."""
+    if "$ref" in schema:
+        found: Any = root
+        for part in str(schema["$ref"]).removeprefix("#").split("/")[1:]:
+            found = found[part]
+        return cast("Row", found)
+    options: list[Row] = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf") or []
+    return next((option for option in options if option.get("type") != "null"), None)
 
 
 ROW_IMPORTERS: dict[str, Callable[[Row, int], list[Case]]] = {

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.evals.cases import Alternative, Case
 from pipeline.evals.perturb_values import wrong_values
+from pipeline.evals.tool_calls.lint import build_reference, materialise
 
 Call = dict[str, Any]
 """``{"name": ..., "arguments": {...}}``"""
-Case = dict[str, Any]
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,53 +29,29 @@ class Variant:
     """It should be accepted."""
 
 
-def make_variants(case: Case, tools: list[dict[str, Any]]) -> Iterator[Variant]:
+def make_variants(case: Case) -> Iterator[Variant]:
     """Yield the variants that apply to a case."""
-    expected: dict[str, Any] = case["expected"]
-    if expected["kind"] in ("none", "ask"):
+    tools, row = list(case.openai_tools), case.to_row()
+    if case.expected.kind in ("none", "ask"):
         yield Variant("no_call", [], right=True)
         yield from (Variant("call_when_none", [_blank_call(tool)], right=False) for tool in tools[:3])
         return
     yield Variant("silence", [], right=False)
-    if expected["kind"] != "calls":
+    if case.expected.kind != "calls":
         return
-    reference = reference_calls(case)
-    yield from _right_variants(case, reference)
-    for kind, calls in _wrong_call_lists(case, reference, tools):
+    built = [build_reference(call) for call in case.expected.calls]
+    reference: list[Call] = [{"name": call.name, "arguments": call.arguments} for call in built]
+    yield from _right_variants(row, reference)
+    for kind, calls in _wrong_call_lists(row, reference, tools):
         yield Variant(kind, calls, right=False)
     for number, call in enumerate(reference):
         parameters = _parameters(tools, call["name"])
-        wanted: dict[str, Any] = expected["calls"][number]["args"]
+        wanted: dict[str, Any] = row["expected"]["calls"][number]["args"]
         for kind, changed in _wrong_arguments(call, wanted, parameters):
             yield Variant(kind, _replaced(reference, number, changed), right=False)
 
 
-def reference_calls(case: Case) -> list[Call]:
-    """Return the first alternative of every argument, optional ones included."""
-    return [
-        {
-            "name": call["name"],
-            "arguments": {
-                name: concrete(spec["any_of"][0]) for name, spec in call["args"].items() if spec.get("any_of")
-            },
-        }
-        for call in case["expected"].get("calls") or ()
-    ]
-
-
-def concrete(alternative: Any) -> Any:
-    """Return a plain value that an alternative accepts."""
-    if not isinstance(alternative, dict):
-        return alternative
-    known: dict[str, Any] = alternative  # pyright: ignore[reportUnknownVariableType]
-    if "value" in known:
-        return known["value"]
-    if "list" in known:
-        return [concrete(part) for part in known["list"]]
-    return {key: concrete(spec["any_of"][0]) for key, spec in known["object"].items() if spec.get("any_of")}
-
-
-def _right_variants(case: Case, reference: list[Call]) -> Iterator[Variant]:
+def _right_variants(case: Row, reference: list[Call]) -> Iterator[Variant]:
     yield Variant("reference", reference, right=True)
     yield Variant("arguments_in_other_order", [_reordered(call) for call in reference], right=True)
     if len(reference) > 1 and case["expected"].get("order", "any") == "any":
@@ -83,7 +61,7 @@ def _right_variants(case: Case, reference: list[Call]) -> Iterator[Variant]:
         for name, spec in wanted.items():
             alternatives: list[Any] = spec.get("any_of") or []
             for alternative in alternatives[1:]:
-                changed = {**call["arguments"], name: concrete(alternative)}
+                changed = {**call["arguments"], name: materialise(Alternative.model_validate(alternative))}
                 calls = _replaced(reference, number, changed)
                 yield Variant("other_alternative", calls, right=True)
             if spec.get("optional") and name in call["arguments"]:
@@ -96,7 +74,7 @@ def _right_variants(case: Case, reference: list[Call]) -> Iterator[Variant]:
 
 
 def _wrong_call_lists(
-    case: Case, reference: list[Call], tools: list[dict[str, Any]]
+    case: Row, reference: list[Call], tools: list[dict[str, Any]]
 ) -> Iterator[tuple[str, list[Call]]]:
     first, rest = reference[0], reference[1:]
     others = [_name(tool) for tool in tools if _name(tool) != first["name"]]
@@ -150,7 +128,7 @@ def _wrong_arguments(
         elif not spec.get("optional"):
             yield "constraint_left_out", others
         yield "argument_renamed", {**others, f"{name}_": value}
-        accepted = [concrete(alternative) for alternative in spec["any_of"]]
+        accepted = [materialise(Alternative.model_validate(alternative)) for alternative in spec["any_of"]]
         for kind, wrong in wrong_values(value, schemas.get(name) or {}):
             if not any(_same(wrong, right) for right in accepted):
                 yield kind, {**arguments, name: wrong}

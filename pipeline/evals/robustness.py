@@ -1,11 +1,11 @@
 """``evals.robustness``: the same cases asked in other ways, each slice against the original, paired.
 
-End states are not compared here: a renamed tool cannot be executed, and all slices shall be judged by one rule.
+All slices are judged by one rule, the end state included: calls of renamed tools are executed under their old names.
 """
 
 from collections.abc import Sequence
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipeline.core.errors import InvalidInputError
 from pipeline.core.files import write_atomic, write_json
@@ -15,17 +15,19 @@ from pipeline.core.paths import WorkspacePath, WorkspaceRef, resolve_path, shown
 from pipeline.core.runs import Run
 from pipeline.evals.answers import Decoding
 from pipeline.evals.asking import Asking, Question, ask_all
+from pipeline.evals.case_judge import CaseJudge
 from pipeline.evals.case_run import judge_all, keep_sound
 from pipeline.evals.cases import Case, read_case_file
 from pipeline.evals.engines import Engine, Source, open_engine
 from pipeline.evals.intervals import Interval, Rate, cluster_bootstrap, mcnemar_exact
 from pipeline.evals.records import TurnRecord
+from pipeline.evals.renaming import Renaming
 from pipeline.evals.report import rate_table
 from pipeline.evals.run_request import choose_cases
-from pipeline.evals.slices import SLICES
+from pipeline.evals.slices import SLICES, find_renaming
+from pipeline.evals.tool_calls.execution import check_executor
 
 ORIGINAL, STREAMING = "original", "streaming"
-_STATE_FIELDS = ("initial_state", "expected_state", "oracle_calls")
 
 
 class RobustnessRequest(Request):
@@ -51,6 +53,10 @@ class RobustnessRequest(Request):
     """Requests at the same time."""
     max_tokens: int = Field(default=160, ge=1)
     """Longest answer."""
+    executor: str | None = None
+    """What runs the calls, as in `evals score`; default `task_api` where a case names it."""
+
+    _check_executor = field_validator("executor")(check_executor)
 
 
 class SliceResult(Part):
@@ -94,16 +100,16 @@ def measure_robustness(request: RobustnessRequest, run: Run) -> RobustnessResult
     """
     chosen = _choose_slices(request.slices)
     read = choose_cases(read_case_file(resolve_path(request.cases)), request.limit, request.seed)
-    sound, warnings = keep_sound(read)
-    plain = [_inline(case) for case in sound]
+    sound, warnings = keep_sound(read, "strict")
+    judges = [_ask_inline(CaseJudge(case, "strict", request.executor)) for case in sound]
     source = Source(
         **{name: getattr(request, name) for name in Source.model_fields if hasattr(request, name)}
     )
     with open_engine(source) as engine:
-        base = _ask(engine, plain, request, run, ORIGINAL)
+        base = _ask(engine, judges, request, run, ORIGINAL)
         results: dict[str, SliceResult] = {}
         for name in chosen:
-            changed, kept = _change(plain, name, request.seed)
+            changed, kept = _change(judges, name, request.seed)
             if not changed:
                 continue
             records = _ask(engine, changed, request, run, name)
@@ -144,28 +150,34 @@ def _choose_slices(wanted: Sequence[str]) -> list[str]:
     return list(wanted) or known
 
 
-def _inline(case: Case) -> Case:
-    """Return a case that carries its tools itself and has no state."""
-    row = {key: value for key, value in case.to_row().items() if key not in {*_STATE_FIELDS, "tool_set"}}
-    return Case.model_validate({**row, "tools": list(case.openai_tools)})
+def _ask_inline(judge: CaseJudge) -> CaseJudge:
+    """Return the judge of a case that carries its tools itself."""
+    row = {key: value for key, value in judge.case.to_row().items() if key != "tool_set"}
+    case = Case.model_validate({**row, "tools": list(judge.case.openai_tools)})
+    return judge.asked_as(case, Renaming())
 
 
-def _change(cases: Sequence[Case], name: str, seed: int) -> tuple[list[Case], list[int]]:
+def _change(judges: Sequence[CaseJudge], name: str, seed: int) -> tuple[list[CaseJudge], list[int]]:
     """Return the changed cases of a slice, and which of the originals they are."""
     if name == STREAMING:
-        return list(cases), list(range(len(cases)))
-    rows = [SLICES[name](case.to_row(), seed) for case in cases]
-    kept = [i for i, row in enumerate(rows) if row is not None]
-    return [Case.model_validate(rows[i]) for i in kept], kept
+        return list(judges), list(range(len(judges)))
+    changed: dict[int, CaseJudge] = {}
+    for i, judge in enumerate(judges):
+        row = judge.case.to_row()
+        asked = SLICES[name](row, seed)
+        if asked is not None:
+            changed[i] = judge.asked_as(Case.model_validate(asked), find_renaming(name, row))
+    return list(changed.values()), list(changed)
 
 
 def _ask(
-    engine: Engine, cases: Sequence[Case], request: RobustnessRequest, run: Run, name: str
+    engine: Engine, judges: Sequence[CaseJudge], request: RobustnessRequest, run: Run, name: str
 ) -> list[TurnRecord]:
     how = Decoding(max_tokens=request.max_tokens, seed=request.seed, stream=name == STREAMING)
     asking = Asking(how, request.concurrency, run.artifacts / f"predictions-{name}.jsonl", name, run)
+    cases = [judge.case for judge in judges]
     questions = [Question(case.id, case.messages, case.openai_tools) for case in cases]
-    return judge_all(cases, ask_all(engine, questions, asking), "strict")
+    return judge_all(judges, ask_all(engine, questions, asking))
 
 
 def _compare(before: Sequence[TurnRecord], after: Sequence[TurnRecord], seed: int) -> SliceResult:

@@ -4,13 +4,14 @@ import random
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.core.operation import Request
 from pipeline.core.paths import WorkspacePath, WorkspaceRef
 from pipeline.evals.answers import Decoding
 from pipeline.evals.engines import Source
 from pipeline.evals.records import TurnRecord
+from pipeline.evals.tool_calls.execution import check_executor
 
 CaseT = TypeVar("CaseT")
 
@@ -55,6 +56,8 @@ class EvalRunRequest(Request):
     """Of neutral cases; 0 is greedy."""
     profile: Literal["strict", "bfcl"] = "strict"
     """Rules for neutral cases."""
+    executor: str | None = None
+    """What runs the calls of neutral cases, as in `evals score`; default `task_api` where a case names it."""
     limit: int | None = Field(default=None, ge=1)
     """Evaluate only so many cases, drawn with the seed; default all."""
     seed: int = 0
@@ -67,6 +70,8 @@ class EvalRunRequest(Request):
     """What the report calls this model, such as `base` or `tuned`; default is its name."""
     out: WorkspacePath | None = None
     """Folder that also gets the report files, predictions.jsonl and details.jsonl."""
+
+    _check_executor = field_validator("executor")(check_executor)
 
     @model_validator(mode="after")
     def _check_one_source(self) -> Self:

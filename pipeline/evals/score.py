@@ -16,12 +16,13 @@ from pipeline.core.files import write_jsonl
 from pipeline.core.operation import Operation, Part, Request, Result
 from pipeline.core.paths import WorkspacePath, resolve_path
 from pipeline.core.progress import Progress
+from pipeline.evals.case_judge import CaseJudge, choose_sound, describe_defects, find_defective
 from pipeline.evals.cases import Case, read_case_file
 from pipeline.evals.intervals import Interval, Rate, advise_rows
 from pipeline.evals.score_summary import Gate, Scored, judge_gates, measure_floors, summarise_scores
-from pipeline.evals.tool_calls import CaseScore, CaseScorer, Prediction, Profile
-from pipeline.evals.tool_calls.execution import check_executor, find_tool_set, judge_state
-from pipeline.evals.tool_calls.lint import Finding, lint_cases
+from pipeline.evals.tool_calls import CaseScore, Prediction, Profile
+from pipeline.evals.tool_calls.execution import check_executor
+from pipeline.evals.tool_calls.lint import Finding
 from pipeline.evals.tool_calls.parsers import Format
 from pipeline.evals.tool_calls.prediction_file import Row, parse_prediction, read_prediction_rows
 
@@ -124,16 +125,10 @@ def score_predictions(request: EvalScoreRequest) -> EvalScoreResult:
     """
     cases = read_case_file(resolve_path(request.cases))
     answers, num_unknown = _match_answers(cases, resolve_path(request.predictions))
-    findings = lint_cases(cases)
-    defective = {f.id for f in findings if f.is_fatal} if request.profile == "strict" else set[str]()
-    sound = [case for case in cases if case.id not in defective]
-    if not sound:
-        raise InvalidInputError(
-            f"no case is sound: {findings[0].id}: {findings[0].message}",
-            hint="Mend the right answers, which do not fit the schemas of their own tools.",
-        )
-    scorers = {case.id: CaseScorer(case, request.profile) for case in sound}
-    scored = _score_all(sound, scorers, answers, request)
+    sound, findings = choose_sound(cases, request.profile)
+    defective = find_defective(findings, request.profile)
+    judges = {case.id: CaseJudge(case, request.profile, request.executor) for case in sound}
+    scored = _score_all(judges, answers, request.format)
     if request.details is not None:
         _write_details(resolve_path(request.details), cases, scored, findings)
     summary = summarise_scores(scored, request.seed)
@@ -147,7 +142,7 @@ def score_predictions(request: EvalScoreRequest) -> EvalScoreResult:
         num_defective=len(defective),
         num_missing=len(missing),
         num_unknown=num_unknown,
-        floors=measure_floors(sound, scorers, train),
+        floors=measure_floors(judges, train),
         parsers=_count_parsers(scored),
         gates=judge_gates({"correct": summary.correct, **summary.metrics}, bounds),
         defects=[
@@ -155,7 +150,7 @@ def score_predictions(request: EvalScoreRequest) -> EvalScoreResult:
             for f in findings[:100]
         ],
         advice=advise_rows(max([*(b for b in bounds.values() if 0 < b < 1), 0.0]) or 0.95),
-        warnings=_warn(defective, missing, num_unknown),
+        warnings=_warn(defective, describe_defects(findings, request.profile), missing, num_unknown),
         next_step="" if request.details else "Add --details FILE to see each answer's errors.",
         **dict(summary),
     )
@@ -187,22 +182,15 @@ def _match_answers(cases: Sequence[Case], path: Path) -> tuple[dict[str, list[Ro
 
 
 def _score_all(
-    cases: Sequence[Case],
-    scorers: Mapping[str, CaseScorer],
-    answers: Mapping[str, Sequence[Row]],
-    request: EvalScoreRequest,
+    judges: Mapping[str, CaseJudge], answers: Mapping[str, Sequence[Row]], prescribed: Format | None
 ) -> list[Scored]:
     scored: list[Scored] = []
-    with Progress("score", len(cases), unit="cases") as progress:
-        for case in cases:
-            names = [tool["function"]["name"] for tool in case.openai_tools]
-            tool_set = find_tool_set(case, request.executor) if request.profile == "strict" else None
-            for row in answers.get(case.id, [{"id": case.id, "text": ""}]):
-                prediction = parse_prediction(row, names, request.format)
-                score = scorers[case.id].score(prediction)
-                if tool_set is not None:
-                    score = judge_state(case, prediction, score, tool_set)
-                scored.append(Scored(case, prediction, score))
+    with Progress("score", len(judges), unit="cases") as progress:
+        for identity, judge in judges.items():
+            names = [tool["function"]["name"] for tool in judge.case.openai_tools]
+            for row in answers.get(identity, [{"id": identity, "text": ""}]):
+                prediction = parse_prediction(row, names, prescribed)
+                scored.append(Scored(judge.case, prediction, judge.judge(prediction)))
             progress.advance()
     return scored
 
@@ -245,10 +233,9 @@ def _count_parsers(scored: Sequence[Scored]) -> dict[str, int]:
     return dict(counts)
 
 
-def _warn(defective: set[str], missing: Sequence[str], num_unknown: int) -> list[str]:
+def _warn(defective: Sequence[str], named: str, missing: Sequence[str], num_unknown: int) -> list[str]:
     warnings: list[str] = []
     if defective:
-        named = ", ".join(sorted(defective)[:_MAX_NAMED])
         warnings.append(f"{len(defective)} cases were not scored because no answer could be right: {named}")
     if missing:
         warnings.append(

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.core.operation import Part
+from pipeline.evals.case_judge import CaseJudge
 from pipeline.evals.cases import Case
 from pipeline.evals.intervals import Interval, Rate, cluster_bootstrap, pass_hat_k
-from pipeline.evals.tool_calls import CaseScore, CaseScorer, Prediction, layer_of
+from pipeline.evals.tool_calls import CaseScore, Prediction, layer_of
 from pipeline.evals.tool_calls.lint import build_reference
 from pipeline.evals.tool_calls.values import fold
 
@@ -103,29 +104,26 @@ def judge_gates(rates: Mapping[str, Rate], bounds: Mapping[str, float]) -> list[
     return gates
 
 
-def measure_floors(
-    cases: Sequence[Case], scorers: Mapping[str, CaseScorer], train: Sequence[Case]
-) -> dict[str, Rate]:
+def measure_floors(judges: Mapping[str, CaseJudge], train: Sequence[Case]) -> dict[str, Rate]:
     """Return how often answers without any understanding are right: never calling, the most frequent call, copying."""
-    floors = {"never_call": _measure(cases, scorers, lambda _: Prediction())}
+    cases = [judge.case for judge in judges.values()]
+    floors = {"never_call": _measure(judges, lambda _: Prediction())}
     frequent = Counter(call.name for case in (train or cases) for call in case.expected.calls)
     if frequent:
         name = frequent.most_common(1)[0][0]
         example = next(c for case in (train or cases) for c in case.expected.calls if c.name == name)
         copied = Prediction(calls=(build_reference(example),), parser="calls")
-        floors["most_frequent_tool"] = _measure(cases, scorers, lambda _: copied)
+        floors["most_frequent_tool"] = _measure(judges, lambda _: copied)
         right_tool = (tuple(call.name for call in case.expected.calls) == (name,) for case in cases)
         floors["most_frequent_tool_name_only"] = Rate.of(right_tool)
     if train:
         pool = [(_grams(case.user_text()), case) for case in train]
-        floors["nearest_neighbour_copy"] = _measure(cases, scorers, lambda case: _copy_nearest(case, pool))
+        floors["nearest_neighbour_copy"] = _measure(judges, lambda case: _copy_nearest(case, pool))
     return floors
 
 
-def _measure(
-    cases: Sequence[Case], scorers: Mapping[str, CaseScorer], answer: Callable[[Case], Prediction]
-) -> Rate:
-    return Rate.of(scorers[case.id].score(answer(case)).correct for case in cases)
+def _measure(judges: Mapping[str, CaseJudge], answer: Callable[[Case], Prediction]) -> Rate:
+    return Rate.of(judge.judge(answer(judge.case)).correct for judge in judges.values())
 
 
 def _copy_nearest(case: Case, pool: Sequence[tuple[frozenset[str], Case]]) -> Prediction:

@@ -6,8 +6,6 @@ cannot tell it from a right one, and a right answer that fails shows a case, or 
 
 import json
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
 
 from pydantic import Field
 
@@ -15,12 +13,11 @@ from pipeline.core.files import write_json
 from pipeline.core.operation import Operation, Part, Request, Result
 from pipeline.core.paths import WorkspacePath, resolve_path
 from pipeline.core.progress import Progress
-from pipeline.evals.case_records import find_defects
 from pipeline.evals.cases import Case, read_case_file
 from pipeline.evals.intervals import Rate
-from pipeline.evals.perturb import Variant, make_variants, reference_calls
+from pipeline.evals.perturb import Variant, make_variants
 from pipeline.evals.tool_calls import CaseScorer, Profile, read_calls
-from pipeline.evals.tool_calls.grounding import Ground
+from pipeline.evals.tool_calls.lint import find_ungrounded, lint_cases
 
 _MAX_SHOWN = 50
 
@@ -66,7 +63,7 @@ class Lint(Part):
     id: str
     """Case id."""
     rule: str
-    """`reference_breaks_schema`, `no_tools`, `same_question_other_answer` or `ungrounded_reference`."""
+    """`no_tools`, `broken_schema`, `duplicate_tool`, `contradiction`, `ungrounded_reference`, or `reference_` and a code."""
     reason: str
     """In words."""
 
@@ -103,8 +100,10 @@ def selftest_cases(request: SelftestRequest) -> SelftestResult:
         InvalidInputError: If the file is missing, empty or broken.
     """
     cases = read_case_file(resolve_path(request.cases))
-    lints = [*_find_faults(cases), *_find_contradictions(cases)]
-    faulty = {lint.id for lint in lints if lint.rule in {"reference_breaks_schema", "no_tools"}}
+    findings = lint_cases(cases)
+    faulty = {finding.id for finding in findings if finding.is_fatal}
+    findings += [found for case in cases if case.id not in faulty for found in find_ungrounded(case)]
+    lints = [Lint(id=found.id, rule=found.code, reason=found.message) for found in findings]
     accepted, rejected = Counter[tuple[str, bool]](), Counter[tuple[str, bool]]()
     wrong: list[Misjudged] = []
     with Progress("selftest", len(cases), unit="cases") as progress:
@@ -154,11 +153,9 @@ EVALS_SELFTEST = Operation(
 
 def _judge_variants(case: Case, profile: Profile) -> list[tuple[Variant, list[str]]]:
     scorer = CaseScorer(case, profile)
-    tools = [dict(tool) for tool in case.openai_tools]
-    variants = make_variants(case.to_row(), tools)
     text = "Which one do you mean?" if case.expected.kind == "ask" else ""
     judged: list[tuple[Variant, list[str]]] = []
-    for variant in variants:
+    for variant in make_variants(case):
         said = text or ("Fine." if not variant.calls else None)
         judged.append((variant, list(scorer.score(read_calls(variant.calls, said)).errors)))
     return judged
@@ -173,50 +170,3 @@ def _rate(hits: Counter[tuple[str, bool]], misses: Counter[tuple[str, bool]], *,
     num_hits = sum(count for (_, is_right), count in hits.items() if is_right == right)
     num_misses = sum(count for (_, is_right), count in misses.items() if is_right == right)
     return Rate.of([True] * num_hits + [False] * num_misses)
-
-
-def _find_faults(cases: Sequence[Case]) -> list[Lint]:
-    lints: list[Lint] = []
-    for case in cases:
-        codes = find_defects(case)
-        if codes == ["no_tools"]:
-            lints.append(
-                Lint(id=case.id, rule="no_tools", reason="calls are expected and there are no tools")
-            )
-        elif codes:
-            lints.append(Lint(id=case.id, rule="reference_breaks_schema", reason=", ".join(codes)))
-        else:
-            lints += _find_ungrounded(case)
-    return lints
-
-
-def _find_ungrounded(case: Case) -> list[Lint]:
-    ground = Ground(case)
-    return [
-        Lint(id=case.id, rule="ungrounded_reference", reason=f"{name} = {value!r} is nowhere in the messages")
-        for call in reference_calls(case.to_row())
-        for name, value in call["arguments"].items()
-        if _must_be_said(case, call["name"], name, value) and not ground.holds(value)
-    ]
-
-
-def _must_be_said(case: Case, tool: str, name: str, value: Any) -> bool:
-    """Numbers and free texts come from the user or a result; enums, booleans and dates may be inferred."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return False
-    schema = CaseScorer(case).schema(tool)
-    field: dict[str, Any] = (schema.properties if schema else {}).get(name) or {}
-    return not field.get("enum") and field.get("format") not in {"date", "date-time", "time"}
-
-
-def _find_contradictions(cases: Sequence[Case]) -> list[Lint]:
-    first: dict[str, Case] = {}
-    lints: list[Lint] = []
-    for case in cases:
-        row = case.to_row()
-        asked = json.dumps([row["messages"], row.get("tools"), row.get("tool_set"), row.get("initial_state")])
-        other = first.setdefault(asked, case)
-        if other.expected != case.expected:
-            reason = f"{other.id} asks the same and expects something else"
-            lints.append(Lint(id=case.id, rule="same_question_other_answer", reason=reason))
-    return lints

@@ -1,7 +1,8 @@
 """The same case asked in another way: renamed tools and parameters, other tools beside, other dates, other words.
 
 Pure functions on cases as they stand in a file. Each returns the changed case, or None when the change does not apply.
-Renamed cases keep no end state: nothing can execute a tool that only exists under another name.
+A renamed case carries no end state, because nothing can execute a tool that only exists under another name:
+:func:`find_renaming` says how to execute its calls on the original.
 """
 
 import copy
@@ -12,7 +13,9 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any
 
-from pipeline.evals.perturb import concrete
+from pipeline.evals.cases import Alternative
+from pipeline.evals.renaming import Renaming, turn_round
+from pipeline.evals.tool_calls.lint import materialise
 
 Case = dict[str, Any]
 _STATE_FIELDS = ("initial_state", "expected_state", "oracle_calls")
@@ -49,8 +52,7 @@ def make_list_long(case: Case, seed: int) -> Case | None:
 
 def rename_tools(case: Case, seed: int) -> Case | None:
     """Return the case with other tool names: the words of a name turned round, or one word added."""
-    names = [_function(tool)["name"] for tool in case["tools"]]
-    new = {name: _turn_round(name) for name in names}
+    new = find_renaming("renamed_tools", case).tools
     changed = _without_state(case)
     for tool in changed["tools"]:
         _function(tool)["name"] = new[_function(tool)["name"]]
@@ -63,15 +65,13 @@ def rename_tools(case: Case, seed: int) -> Case | None:
 
 def rename_parameters(case: Case, seed: int) -> Case | None:
     """Return the case with other parameter names at the top level of each tool."""
-    new: dict[str, dict[str, str]] = {}
+    new = find_renaming("renamed_parameters", case).parameters
     changed = _without_state(case)
     for tool in changed["tools"]:
         function = _function(tool)
         parameters: dict[str, Any] = function.get("parameters") or {}
-        properties: dict[str, Any] = parameters.get("properties") or {}
-        names = {name: _turn_round(name) for name in properties}
-        new[function["name"]] = names
-        parameters["properties"] = {names[name]: schema for name, schema in properties.items()}
+        names = new[function["name"]]
+        parameters["properties"] = {names[name]: schema for name, schema in _properties(function).items()}
         if "required" in parameters:
             parameters["required"] = [names.get(name, name) for name in parameters["required"]]
     if not any(new.values()):
@@ -84,6 +84,16 @@ def rename_parameters(case: Case, seed: int) -> Case | None:
         arguments: dict[str, Any] = json.loads(function["arguments"] or "{}")
         function["arguments"] = json.dumps({names.get(key, key): value for key, value in arguments.items()})
     return changed
+
+
+def find_renaming(name: str, case: Case) -> Renaming:
+    """Return what a slice renames in a case; nothing for slices that rename nothing."""
+    functions = [_function(tool) for tool in case["tools"]]
+    if name == "renamed_tools":
+        return Renaming(tools=turn_round(function["name"] for function in functions))
+    if name == "renamed_parameters":
+        return Renaming(parameters={f["name"]: turn_round(_properties(f)) for f in functions})
+    return Renaming()
 
 
 def reword_dates(case: Case, seed: int) -> Case | None:
@@ -102,7 +112,10 @@ def reword_dates(case: Case, seed: int) -> Case | None:
     for call in changed["expected"].get("calls") or ():
         for spec in call["args"].values():
             alternatives: list[Any] = spec.get("any_of") or []
-            more = [written[text] for a in alternatives if (text := str(concrete(a))) in written]
+            values = [
+                str(materialise(Alternative.model_validate(alternative))) for alternative in alternatives
+            ]
+            more = [written[text] for text in values if text in written]
             spec["any_of"] = [*alternatives, *({"value": text} for text in more)]
     return changed if written else None
 
@@ -180,18 +193,17 @@ def _foreign_tools() -> list[dict[str, Any]]:
     ]
 
 
-def _turn_round(name: str) -> str:
-    words = [word for word in re.split(r"[_.\-]|(?<=[a-z0-9])(?=[A-Z])", name) if word]
-    turned = "_".join(reversed(words)).lower()
-    return turned if len(words) > 1 and turned != name else f"{name}_field"
-
-
 def _without_state(case: Case) -> Case:
     return copy.deepcopy({key: value for key, value in case.items() if key not in _STATE_FIELDS})
 
 
 def _function(tool: dict[str, Any]) -> dict[str, Any]:
     return tool.get("function", tool)
+
+
+def _properties(function: dict[str, Any]) -> dict[str, Any]:
+    parameters: dict[str, Any] = function.get("parameters") or {}
+    return parameters.get("properties") or {}
 
 
 def _history_functions(case: Case) -> list[dict[str, Any]]:

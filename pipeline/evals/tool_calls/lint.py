@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from pipeline.evals.cases import Alternative, Case, ExpectedCall, Slot
+from pipeline.evals.tool_calls.grounding import Ground
 from pipeline.evals.tool_calls.prediction import PredictedCall
 from pipeline.evals.tool_calls.schema import Schema, ToolSchema
 from pipeline.evals.tool_calls.scoring import CaseScorer
@@ -20,7 +21,8 @@ class Finding(NamedTuple):
     id: str
     """Case id."""
     code: str
-    """``no_tools``, ``broken_schema``, ``duplicate_tool``, ``reference_*`` and the schema code, ``contradiction``."""
+    """``no_tools``, ``broken_schema``, ``duplicate_tool``, ``reference_*`` and the schema code, ``contradiction``,
+    ``ungrounded_reference``."""
     message: str
     """In plain words."""
     is_fatal: bool
@@ -54,6 +56,18 @@ def lint_case(case: Case, scorer: CaseScorer | None = None) -> list[Finding]:
     return found
 
 
+def find_ungrounded(case: Case) -> Iterator[Finding]:
+    """Find values of the right answer that nobody said; a warning, because an answer may be worked out."""
+    ground, scorer = Ground(case), CaseScorer(case)
+    for wanted in case.expected.calls:
+        call, schema = build_reference(wanted), scorer.schema(wanted.name)
+        for name, value in call.arguments.items():
+            field = schema.properties.get(name, {}) if schema else {}
+            if _must_be_said(value, field) and not ground.holds(value):
+                message = f"{name} = {value!r} is nowhere in the messages"
+                yield Finding(case.id, "ungrounded_reference", message, is_fatal=False)
+
+
 def build_reference(call: ExpectedCall) -> PredictedCall:
     """Return the first right version of an expected call, optional arguments included where they have a value."""
     arguments = {name: materialise(slot.any_of[0]) for name, slot in call.args.items() if slot.any_of}
@@ -67,6 +81,13 @@ def materialise(alternative: Alternative) -> Any:
     if alternative.list is not None:
         return [materialise(part) for part in alternative.list]
     return alternative.value
+
+
+def _must_be_said(value: Any, field: Schema) -> bool:
+    """Numbers and free texts come from the user or a result; enums, booleans and dates may be inferred."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return False
+    return not field.get("enum") and field.get("format") not in {"date", "date-time", "time"}
 
 
 def _lint_call(identity: str, place: str, call: ExpectedCall, schema: ToolSchema) -> Iterator[Finding]:

@@ -83,7 +83,7 @@ def test_a_case_that_breaks_its_own_schema_is_left_out_and_named(workspace: Path
     replay = write_rows(tmp_path / "made.jsonl", [{"id": "cancel", "text": "no"}])
     result = run(cases=cases, replay=replay)
     assert result.num_turns == 1
-    assert "read-kitchen (enum_violation)" in result.warnings[0]
+    assert "read-kitchen (reference_enum_violation)" in result.warnings[0]
 
 
 def test_raw_answers_of_a_server_are_kept_and_scored(workspace: Path, tmp_path: Path) -> None:
