@@ -44,7 +44,7 @@ class EvalScoreRequest(Request):
     details: WorkspacePath | None = None
     """File that gets one line per answer: id, correct, errors."""
     executor: str | None = None
-    """What runs the calls: `task_api` or `python:MODULE:FUNCTION`; default `task_api` where a case names it."""
+    """What runs the calls: `task_api`, `python:MODULE:FUNCTION` or `mcp[STATE]:COMMAND`; default as the case says."""
     train: WorkspacePath | None = None
     """Training cases, for the copying floor."""
     gates: dict[str, float] = {}
