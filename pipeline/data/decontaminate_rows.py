@@ -109,7 +109,9 @@ def compare_files(
         for row in read_rows(train, label="read training", run=run):
             comparer.add(row)
         if not comparer.num_train_rows:
-            raise InvalidInputError(f"{shown_path(train)} has no rows", hint="Name a file with conversations.")
+            raise InvalidInputError(
+                f"{shown_path(train)} has no rows", hint="Name a file with conversations."
+            )
         near = list(comparer.find_near(run))
         return Comparison(comparer.sum_up(near), sorted([*comparer.exact, *near], key=lambda o: o.train_line))
 

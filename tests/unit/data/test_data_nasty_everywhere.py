@@ -123,7 +123,9 @@ def refused(workspace: Path, *kinds: type[Exception], match: str | None = None) 
         yield
     assert getattr(caught.value, "hint", "")
     assert written(workspace) == before
-    left = [path for path in (workspace / "runs").rglob("*") if path.suffix == ".part" or path.name == "scratch"]
+    left = [
+        path for path in (workspace / "runs").rglob("*") if path.suffix == ".part" or path.name == "scratch"
+    ]
     assert left == []
 
 
@@ -149,7 +151,9 @@ def test_an_operation_that_passes_over_rows_lists_every_one(source: Path) -> Non
     assert pii.is_negative()
     assert "2, 3, 4, 5, 6, 7, 8, 9, 10, 11 ..." in pii.warnings[0]
     report = TOLERANT["report"]("rows.jsonl", "report")
-    assert report.splits[0].errors_by_code == {code: [*expected.values()].count(code) for code in expected.values()}
+    assert report.splits[0].errors_by_code == {
+        code: [*expected.values()].count(code) for code in expected.values()
+    }
     assert report.is_negative()
     assert "llmops data validate rows.jsonl" in report.warnings[0]
     assert source.read_bytes() == content
@@ -297,7 +301,12 @@ def test_deep_arguments_are_no_reason_to_crash(call: Call, source: Path) -> None
     inside: Any = deep
     for _ in range(3):
         inside = json.dumps([inside])[:-1] + ", " + deep + "]"
-    row = {"messages": [{"role": "user", "content": "a b c d e f g h i j k"}, {"role": "assistant", "content": "l m n"}]}
+    row = {
+        "messages": [
+            {"role": "user", "content": "a b c d e f g h i j k"},
+            {"role": "assistant", "content": "l m n"},
+        ]
+    }
     deep_row = {**row, "notes": inside, "arguments": json.loads(deep)}
     source.write_bytes(json.dumps(deep_row).encode() + b"\n" + GOOD)
     assert not call("rows.jsonl", "out").is_negative()
