@@ -253,8 +253,10 @@ def _find_clusters(path: Path, folder: Path, progress: Progress) -> dict[int, in
     from pipeline.data.backends.work_tables import WorkTables
 
     sets = DisjointSets()
-    with WorkTables(folder) as tables:
-        search = DuplicateSearch(tables, DEFAULT_THRESHOLD, within_labels=True)
+    with (
+        WorkTables(folder) as tables,
+        DuplicateSearch(tables, DEFAULT_THRESHOLD, within_labels=True) as search,
+    ):
         for row in read_readable(path):
             search.add(Fingerprint.of(row.conversation))
             sets.add()
