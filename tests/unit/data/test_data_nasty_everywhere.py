@@ -129,6 +129,7 @@ def refused(workspace: Path, *kinds: type[Exception], match: str | None = None) 
     assert left == []
 
 
+@pytest.mark.slow
 @operations(STRICT)
 @pytest.mark.parametrize(("raw", "code"), BROKEN.values(), ids=BROKEN)
 def test_an_operation_that_needs_every_row_names_the_broken_line(
@@ -159,6 +160,7 @@ def test_an_operation_that_passes_over_rows_lists_every_one(source: Path) -> Non
     assert source.read_bytes() == content
 
 
+@pytest.mark.slow
 @operations(OPERATIONS)
 @pytest.mark.parametrize("content", FINE.values(), ids=FINE)
 def test_a_right_file_is_read_whole_however_it_is_written(call: Call, content: bytes, source: Path) -> None:
@@ -176,6 +178,7 @@ def test_a_right_file_is_read_whole_however_it_is_written(call: Call, content: b
     assert source.read_bytes() == content
 
 
+@pytest.mark.slow
 @operations(OPERATIONS)
 @pytest.mark.parametrize("content", UNUSABLE.values(), ids=UNUSABLE)
 def test_an_unusable_file_is_refused_as_a_whole(call: Call, content: bytes, source: Path) -> None:
@@ -287,6 +290,7 @@ def full_disk(num_bytes: int) -> Generator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+@pytest.mark.slow
 @operations({name: OPERATIONS[name] for name in OPERATIONS if name != "pii"})
 def test_a_full_disk_leaves_no_half_written_file(call: Call, source: Path) -> None:
     source.write_bytes(b"".join(chat(f"word{number}x") + b"\n" for number in range(300)))
@@ -295,6 +299,7 @@ def test_a_full_disk_leaves_no_half_written_file(call: Call, source: Path) -> No
         call("rows.jsonl", "out")
 
 
+@pytest.mark.slow
 @operations(OPERATIONS)
 def test_deep_arguments_are_no_reason_to_crash(call: Call, source: Path) -> None:
     deep = "[" * 500 + "]" * 500
@@ -312,6 +317,7 @@ def test_deep_arguments_are_no_reason_to_crash(call: Call, source: Path) -> None
     assert not call("rows.jsonl", "out").is_negative()
 
 
+@pytest.mark.slow
 @operations(OPERATIONS)
 def test_a_line_of_50_mb_is_a_row_like_any_other(call: Call, source: Path) -> None:
     row = json.loads(OTHER)
@@ -320,6 +326,7 @@ def test_a_line_of_50_mb_is_a_row_like_any_other(call: Call, source: Path) -> No
     assert not result.is_negative()
 
 
+@pytest.mark.slow
 @operations(STRICT)
 def test_a_line_over_the_limit_is_named(call: Call, source: Path) -> None:
     with source.open("wb") as file:
