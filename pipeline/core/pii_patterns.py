@@ -51,6 +51,7 @@ _IP = re.compile(
 _VERSION_BEFORE = re.compile(r"(?:\bv|version|release)\s*$", re.IGNORECASE)
 _RESERVED_PHONE = re.compile(r"\+1\d{3}55501\d\d$")  # NANP: 555-0100 to 555-0199 are for fiction
 _MIN_PHONE_DIGITS = 7
+_DIGIT = re.compile(r"[0-9]")
 _SURROGATE = re.compile(
     r"user\d{1,9}@example\.com"
     rf"|{TEST_CARD_PREFIX[:4]}[ -]?{TEST_CARD_PREFIX[4:]}\d\d(?:[ -]?\d{{4}}){{2}}(?!\d)"
@@ -102,7 +103,7 @@ def find_pii(text: str, region: str = "US") -> list[Finding]:
         region: Country whose phone numbers may stand without a country code.
     """
     taken: list[Finding] = []
-    searched = _SURROGATE.sub(lambda match: _cover(match.group()), text)
+    searched = _SURROGATE.sub(lambda match: _cover(match.group()), text) if _DIGIT.search(text) else text
     while new := _find_surest(searched, region):
         # What was found is covered and the rest searched again, so that no finding is made up of what is left around
         # others, or hidden by them: what then replaces it cannot become part of another one.
