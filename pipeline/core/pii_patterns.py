@@ -51,6 +51,15 @@ _IP = re.compile(
 _VERSION_BEFORE = re.compile(r"(?:\bv|version|release)\s*$", re.IGNORECASE)
 _RESERVED_PHONE = re.compile(r"\+1\d{3}55501\d\d$")  # NANP: 555-0100 to 555-0199 are for fiction
 _MIN_PHONE_DIGITS = 7
+_DIGIT = re.compile(r"[0-9]")
+_SURROGATE = re.compile(
+    r"user\d{1,9}@example\.com"
+    rf"|{TEST_CARD_PREFIX[:4]}[ -]?{TEST_CARD_PREFIX[4:]}\d\d(?:[ -]?\d{{4}}){{2}}(?!\d)"
+    rf"|GB\d\d ?{TEST_BANK}(?: ?\d){{14}}(?!\d)"
+    r"|(?<![\w.:])(?:192\.0\.2|198\.51\.100|203\.0\.113)\.\d{1,3}(?!\d)|(?<![\w.:])2001:db8::[0-9a-f]{1,4}(?![\w:])"
+    r"|(?:\+1[ .-]?|(?<!\d))(?:\([2-9]\d\d\) |[2-9]\d\d[ .-]?)555[ .-]?01\d\d(?!\d)"
+)
+"""Reserved values in the spellings that surrogates have: no finding may reach into one."""
 
 
 class _NationalId(NamedTuple):
@@ -94,11 +103,31 @@ def find_pii(text: str, region: str = "US") -> list[Finding]:
         region: Country whose phone numbers may stand without a country code.
     """
     taken: list[Finding] = []
+    searched = _SURROGATE.sub(lambda match: _cover(match.group()), text) if _DIGIT.search(text) else text
+    while new := _find_surest(searched, region):
+        # What was found is covered and the rest searched again, so that no finding is made up of what is left around
+        # others, or hidden by them: what then replaces it cannot become part of another one.
+        taken += new
+        for finding in new:
+            found = searched[finding.start : finding.end]
+            searched = f"{searched[: finding.start]}{_cover(found)}{searched[finding.end :]}"
+    return sorted(taken, key=lambda finding: finding.start)
+
+
+def _cover(text: str) -> str:
+    return "\n" * len(text)  # part of no pattern, and positions stay
+
+
+def _find_surest(text: str, region: str) -> list[Finding]:
+    """Return the findings of the first search that has any."""
     for finder in _finders(text, region):
+        taken: list[Finding] = []
         for finding in finder:
             if all(finding.end <= other.start or finding.start >= other.end for other in taken):
                 taken.append(finding)
-    return sorted(taken, key=lambda finding: finding.start)
+        if taken:
+            return taken
+    return []
 
 
 def _finders(text: str, region: str) -> Generator[Generator[Finding]]:

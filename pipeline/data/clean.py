@@ -17,6 +17,7 @@ from pipeline.core.runs import Run
 from pipeline.data.clean_passes import MAX_SHOWN, CleanedRows
 from pipeline.data.clean_settings import CleanSettings
 from pipeline.data.scratch import open_scratch
+from pipeline.data.sources import Sources
 
 
 class DataCleanRequest(CleanSettings):
@@ -83,11 +84,15 @@ def clean_file(request: DataCleanRequest, run: Run) -> DataCleanResult:
     source = resolve_path(request.file)
     out = resolve_path(request.out) if request.out else source.with_name(f"{_stem(source)}.clean.jsonl")
     drops_path = (run.artifacts if request.dry_run else out.parent) / f"{_stem(out)}.drops.jsonl"
-    _check_paths(source, out, drops_path)
+    Sources(source).check_outputs(out, drops_path)
     row_filter = request.make_filter()
     with open_scratch(run, source.stat().st_size) as scratch:
         rows = CleanedRows(scratch)
         rows.collect(source, row_filter, request.threshold, run)
+        if not rows.num_read:
+            raise InvalidInputError(
+                f"{shown_path(source)} has no rows", hint="Name a file with conversations."
+            )
         num_dropped, shown = _write_drops(drops_path, rows)
         if not request.dry_run:
             with open_atomic(out) as target:
@@ -128,15 +133,6 @@ def _stem(path: Path) -> str:
     for ending in (".gz", ".zst", ".jsonl", ".json"):
         name = name.removesuffix(ending)
     return name or path.name
-
-
-def _check_paths(source: Path, out: Path, drops: Path) -> None:
-    if not source.is_file():
-        raise InvalidInputError(f"{source} is not a file", hint="Name one JSON Lines file.")
-    if out.is_dir():
-        raise InvalidInputError(f"{out} is a folder", hint="Name the file to write with --out.")
-    if any(path.exists() and path.samefile(source) for path in (out, drops)):
-        raise InvalidInputError("the result would replace the input", hint="Name another file with --out.")
 
 
 def _write_drops(path: Path, rows: CleanedRows) -> tuple[dict[str, int], list[CleanDrop]]:

@@ -197,9 +197,15 @@ def _tidy_arguments(value: Any) -> Any:
     if isinstance(value, str):
         return _tidy_characters(value)
     if isinstance(value, list):
-        return [_tidy_arguments(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+        items: list[Any] = []
+        for item in value:  # pyright: ignore[reportUnknownVariableType] - any JSON
+            items.append(_tidy_arguments(item))  # one call a level: rows may have 512
+        return items
     if isinstance(value, dict):
-        return {name: _tidy_arguments(item) for name, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
+        tidied: dict[str, Any] = {}
+        for name, item in value.items():  # pyright: ignore[reportUnknownVariableType] - any JSON
+            tidied[name] = _tidy_arguments(item)  # as above
+        return tidied
     return value
 
 

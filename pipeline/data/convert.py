@@ -31,6 +31,7 @@ from pipeline.data.conversation import (
     parse_row,
 )
 from pipeline.data.reader import read_lines
+from pipeline.data.sources import Sources
 from pipeline.data.strict_json import echo, json_error
 
 MAX_LISTED_ERRORS = 20
@@ -76,8 +77,7 @@ def convert_data(request: DataConvertRequest, run: Run | None = None) -> DataCon
         InvalidInputError: If a row is broken or says something that the target cannot; nothing is written then.
     """
     source, out = resolve_path(request.data), resolve_output(request.out)
-    if out.exists() and out.samefile(source):
-        raise InvalidInputError("out is the input file, which is never changed", hint="Name another file.")
+    Sources(source).check_outputs(out)
     formats: Counter[str] = Counter()
     with (
         open_atomic(out) as handle,

@@ -7,7 +7,6 @@ file is not. Neither file is written to.
 
 from pydantic import Field
 
-from pipeline.core.errors import InvalidInputError
 from pipeline.core.files import open_atomic
 from pipeline.core.operation import Operation, Request, Result
 from pipeline.core.paths import WorkspacePath, resolve_path, shown_path
@@ -16,6 +15,7 @@ from pipeline.data.clean_rows import read_rows
 from pipeline.data.decontaminate_rows import Leakage, RowOverlap, compare_files
 from pipeline.data.deduplicate import DEFAULT_THRESHOLD
 from pipeline.data.scratch import open_scratch
+from pipeline.data.sources import Sources
 
 _MAX_SHOWN = 20
 _ALARMING_SHARE = 0.5
@@ -65,15 +65,13 @@ def decontaminate_file(request: DataDecontaminateRequest, run: Run) -> DataDecon
     """
     train, test = resolve_path(request.train), resolve_path(request.test)
     out = resolve_path(request.out) if request.out else None
-    for path in (train, test):
-        if not path.is_file():
-            raise InvalidInputError(f"{path} is not a file", hint="Name two JSON Lines files.")
-        if out and out.exists() and out.samefile(path):
-            raise InvalidInputError("the result would replace an input", hint="Name another file with --out.")
+    sources = Sources(train, test)
+    sources.check_outputs(*([out] if out else []))
     with open_scratch(run, train.stat().st_size + test.stat().st_size) as scratch:
         comparison = compare_files(
             train, test, threshold=request.threshold, seed=request.seed, run=run, scratch=scratch
         )
+        sources.check_unchanged()
         overlaps_path = run.artifacts / "overlaps.jsonl"
         with open_atomic(overlaps_path) as target:
             for overlap in comparison.overlaps:
@@ -84,6 +82,7 @@ def decontaminate_file(request: DataDecontaminateRequest, run: Run) -> DataDecon
                 for row in read_rows(train, label="write", run=run):
                     if row.line not in removed:
                         target.write(row.raw + b"\n")
+                sources.check_unchanged()  # a changed line would not be the one that was compared
     leakage = comparison.leakage
     return DataDecontaminateResult(
         run_id=run.id,

@@ -108,6 +108,10 @@ def compare_files(
             raise InvalidInputError(f"{shown_path(test)} has no rows", hint="Name a file with conversations.")
         for row in read_rows(train, label="read training", run=run):
             comparer.add(row)
+        if not comparer.num_train_rows:
+            raise InvalidInputError(
+                f"{shown_path(train)} has no rows", hint="Name a file with conversations."
+            )
         near = list(comparer.find_near(run))
         return Comparison(comparer.sum_up(near), sorted([*comparer.exact, *near], key=lambda o: o.train_line))
 
@@ -146,6 +150,10 @@ class _Comparer:
     @property
     def num_test_rows(self) -> int:
         return len(self._test_lines)
+
+    @property
+    def num_train_rows(self) -> int:
+        return len(self._train_lines)
 
     def add(self, row: RowKept) -> None:
         """Take the next training row."""

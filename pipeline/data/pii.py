@@ -7,7 +7,7 @@ same thing becomes the same surrogate everywhere in its row.
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -27,9 +27,11 @@ from pipeline.core.runs import Run
 from pipeline.data.conversation import RowError, parse_row
 from pipeline.data.pii_surrogates import Surrogates, replace_in_text, surrogate_number
 from pipeline.data.reader import Line, read_lines
+from pipeline.data.sources import Sources
 from pipeline.data.strict_json import is_array, is_object, json_error, parse_json_text
 
 MAX_SAMPLES = 50
+_MAX_SHOWN_LINES = 10
 _SMALLEST_NUMBER = 10**9  # fewer than ten digits are ids and amounts, hardly ever a phone or card number
 Find = Callable[[str], list[Finding]]
 
@@ -91,33 +93,49 @@ class RowScan:
         self._find = find
         self._surrogates = Surrogates()
 
+    def scan_row(self, row: dict[str, Any]) -> Any:
+        """Return the row with surrogates.
+
+        Raises:
+            RowError: If it nests deeper than can be searched: JSON texts inside JSON texts inside others.
+        """
+        try:
+            return self.scan(row)
+        except RecursionError as error:
+            raise json_error("too_deep", "the row is nested too deep, JSON texts included") from error
+
     def scan(self, value: Any, path: str = "") -> Any:
         """Return the value with surrogates; the findings are in ``found``."""
-        if isinstance(value, str):
-            return self._scan_text(value, path)
         if is_object(value):
-            return self._scan_object(value, path)
+            made: dict[str, Any] = {}
+            for key, inner in value.items():
+                name, where = self._scan_key(key, path, made.keys() | value.keys())
+                made[name] = self.scan(inner, where)  # one call a level: rows may have 512
+            return made
         if is_array(value):
-            return [self.scan(inner, f"{path}[{position}]") for position, inner in enumerate(value)]
-        if isinstance(value, int) and abs(value) >= _SMALLEST_NUMBER:
-            text = str(value)
-            findings = [f for f in self._find(text) if f.end - f.start == len(text)]
-            self.found += [(path, finding, text) for finding in findings]
-            return surrogate_number(value, findings, self._surrogates) if findings else value
-        return value
+            items: list[Any] = []
+            for position, inner in enumerate(value):
+                items.append(self.scan(inner, f"{path}[{position}]"))
+            return items
+        return self._scan_text(value, path) if isinstance(value, str) else self._scan_number(value, path)
 
-    def _scan_object(self, value: dict[str, Any], path: str) -> dict[str, Any]:
-        made: dict[str, Any] = {}
-        for key, inner in value.items():
-            where = f"{path}.{key}" if path else key
-            num_before = len(self.found)
-            name = self._scan_text(key, path)
-            if len(self.found) > num_before:
-                where = path  # paths are shown in samples and must not hold what was found
-                while name in made or name in value:
-                    name += "_"
-            made[name] = self.scan(inner, where)
-        return made
+    def _scan_number(self, value: Any, path: str) -> Any:
+        if not isinstance(value, int) or abs(value) < _SMALLEST_NUMBER:
+            return value
+        text = str(value)
+        findings = [f for f in self._find(text) if f.end - f.start == len(text)]
+        self.found += [(path, finding, text) for finding in findings]
+        return surrogate_number(value, findings, self._surrogates) if findings else value
+
+    def _scan_key(self, key: str, path: str, taken: Set[str]) -> tuple[str, str]:
+        """Return the key with surrogates, and the path of its value."""
+        num_before = len(self.found)
+        name = self._scan_text(key, path)
+        if len(self.found) == num_before:
+            return name, f"{path}.{key}" if path else key
+        while name in taken:
+            name += "_"
+        return name, path  # paths are shown in samples and must not hold what was found
 
     def _scan_text(self, text: str, path: str) -> str:
         if text[:1] in {"{", "["} and (inner := _parse(text)) is not None:
@@ -140,8 +158,7 @@ def scan_pii(request: DataPiiRequest, run: Run | None = None) -> DataPiiResult:
     require("phonenumbers", "python-stdnum", extra="data")
     source = resolve_path(request.data)
     out = resolve_output(request.out) if request.out else None
-    if out is not None and out.exists() and out.samefile(source):
-        raise InvalidInputError("out is the input file, which is never changed", hint="Name another file.")
+    Sources(source).check_outputs(*([out] if out else []))
     find = _choose_detector(request)
     tally = PiiTally()
     with (
@@ -151,6 +168,8 @@ def scan_pii(request: DataPiiRequest, run: Run | None = None) -> DataPiiResult:
         for line in read_lines(source):
             _scan_line(line, find, tally, handle, source)
             progress.advance(len(line.raw) + 1)
+        if not tally.num_rows:
+            raise InvalidInputError(f"{source.name} has no rows", hint="Write one JSON object a line.")
     return DataPiiResult(
         num_rows=tally.num_rows,
         num_rows_with_findings=tally.num_rows_with_findings,
@@ -169,8 +188,16 @@ class PiiTally:
 
     def __init__(self) -> None:
         self.num_rows = self.num_rows_with_findings = self.num_unreadable = 0
+        self.unreadable_lines: list[int] = []
         self.findings: Counter[str] = Counter()
         self.samples: list[PiiSample] = []
+
+    def add_unreadable(self, line: int) -> None:
+        """Count a line that could not be searched."""
+        self.num_rows += 1
+        self.num_unreadable += 1
+        if self.num_unreadable <= _MAX_SHOWN_LINES:
+            self.unreadable_lines.append(line)
 
     def add(self, line: int, scan: RowScan) -> None:
         """Count the findings of a row."""
@@ -191,17 +218,16 @@ def _scan_line(line: Line, find: Find, tally: PiiTally, handle: BinaryIO | None,
         if line.problem:
             raise json_error(line.problem, "the line is too long")
         row = parse_row(line.raw)
+        scan = RowScan(find)
+        replaced = scan.scan_row(row)
     except RowError as error:
         if handle is not None:
             raise InvalidInputError(
                 f"{source.name}:{line.number}: {error.message} ({error.code})",
                 hint=f"{error.fix} Nothing was written.",
             ) from error
-        tally.num_rows += 1
-        tally.num_unreadable += 1
+        tally.add_unreadable(line.number)
         return
-    scan = RowScan(find)
-    replaced = scan.scan(row)
     tally.add(line.number, scan)
     if handle is not None:
         # A row without findings stays as it is, byte for byte.
@@ -238,7 +264,11 @@ def _parse(text: str) -> Any:
 def _warnings(tally: PiiTally, request: DataPiiRequest) -> list[str]:
     found: list[str] = []
     if tally.num_unreadable:
-        found.append(f"{tally.num_unreadable} lines are not JSON objects and were not searched")
+        lines = ", ".join(map(str, tally.unreadable_lines))
+        more = " ..." if tally.num_unreadable > _MAX_SHOWN_LINES else ""
+        found.append(
+            f"{tally.num_unreadable} lines are not JSON objects and were not searched: {lines}{more}"
+        )
     if request.detector == "patterns":
         found.append(
             "names and postal addresses have no form to check and are not searched for; see detector"

@@ -133,7 +133,7 @@ def open_source(path: Path) -> Generator[Source]:
     Raises:
         InvalidInputError: If it cannot be used, is damaged, or is another file or content at the end of the block.
     """
-    before = _describe(path)
+    before = describe_file(path)
     try:
         with path.open("rb") as file:
             head = file.read(_SNIFF_BYTES)
@@ -147,10 +147,7 @@ def open_source(path: Path) -> Generator[Source]:
         raise InvalidInputError(
             f"{path} cannot be read: {error.strerror or error}", hint="Check its permissions and its disk."
         ) from error
-    if _describe(path) != before:
-        raise InvalidInputError(
-            f"{path} changed while it was read", hint="Wait until nothing writes to it, then run again."
-        )
+    refuse_change(path, before)
 
 
 class Window:
@@ -183,7 +180,24 @@ def find_line_ranges(file: BinaryIO, range_bytes: int) -> Generator[tuple[int, i
         start = stop
 
 
-def _describe(path: Path) -> tuple[int, int, int]:
+def refuse_change(path: Path, before: tuple[int, int, int]) -> None:
+    """Compare a file with what it was.
+
+    Raises:
+        InvalidInputError: If it is another file or has other content.
+    """
+    if describe_file(path) != before:
+        raise InvalidInputError(
+            f"{path} changed while it was read", hint="Wait until nothing writes to it, then run again."
+        )
+
+
+def describe_file(path: Path) -> tuple[int, int, int]:
+    """Return what tells a file and its content from others.
+
+    Raises:
+        InvalidInputError: If it is not a regular file.
+    """
     try:
         found = path.stat()
     except OSError as error:

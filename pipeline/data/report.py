@@ -28,6 +28,7 @@ from pipeline.data.deduplicate import DEFAULT_THRESHOLD, Fingerprint
 from pipeline.data.report_facts import Axes, SplitCounter, SplitFacts, choose_axes, read_readable
 from pipeline.data.report_text import render_markdown
 from pipeline.data.scratch import open_scratch
+from pipeline.data.sources import Sources
 from pipeline.data.validate import DataValidateRequest, DataValidateResult, validate_file
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ SPLIT_FILES = {
     "test": ("test.jsonl",),
 }
 _AXES_ROWS = 1000  # rows that are looked at to choose what to map
+_PAGES = ("data_report.md", "data_report.html", "data_report.json")
 PICTURES = ("lengths.png", "coverage.png", "duplicates.png")
 
 
@@ -123,6 +125,8 @@ def report_data(request: DataReportRequest, run: Run) -> DataReportResult:
     require("datasketch", "duckdb", "xxhash", "phonenumbers", "python-stdnum", extra="data")
     files = find_splits(request.data)
     folder = resolve_output(request.out) if request.out else run.artifacts
+    sources = Sources(*files.values())
+    sources.check_outputs(*(folder / name for name in (*PICTURES, *_PAGES)))
     axes = _choose_axes(files.values())
     encoder = _load_encoder(request.model)
     counters = {name: SplitCounter(axes, encoder, request.max_length, request.region) for name in files}
@@ -137,10 +141,11 @@ def report_data(request: DataReportRequest, run: Run) -> DataReportResult:
             if (path := _keep_readable(files[split.name], _new_folder(scratch, f"rows-{split.name}"), split))
         }
         leakage = _find_leakage(readable, run, scratch)
+    sources.check_unchanged()
     result = DataReportResult(
-        report_markdown=shown_path(folder / "data_report.md"),
-        report_html=shown_path(folder / "data_report.html"),
-        report_json=shown_path(folder / "data_report.json"),
+        report_markdown=shown_path(folder / _PAGES[0]),
+        report_html=shown_path(folder / _PAGES[1]),
+        report_json=shown_path(folder / _PAGES[2]),
         splits=splits,
         leakage=leakage,
         coverage=_map_coverage(axes, counters.values()),
@@ -248,8 +253,10 @@ def _find_clusters(path: Path, folder: Path, progress: Progress) -> dict[int, in
     from pipeline.data.backends.work_tables import WorkTables
 
     sets = DisjointSets()
-    with WorkTables(folder) as tables:
-        search = DuplicateSearch(tables, DEFAULT_THRESHOLD, within_labels=True)
+    with (
+        WorkTables(folder) as tables,
+        DuplicateSearch(tables, DEFAULT_THRESHOLD, within_labels=True) as search,
+    ):
         for row in read_readable(path):
             search.add(Fingerprint.of(row.conversation))
             sets.add()

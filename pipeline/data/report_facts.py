@@ -154,8 +154,11 @@ class SplitCounter:
         if (group := conversation.extra.get("group")) is not None:
             self.groups[str(group)] += 1
         scan = RowScan(lambda text: find_pii(text, self.region))
-        scan.scan(read.row)
-        self.pii.add(read.line, scan)
+        try:
+            scan.scan_row(read.row)
+            self.pii.add(read.line, scan)
+        except RowError:
+            self.pii.add_unreadable(read.line)
         self._draw(Turns.of([m for m in conversation.messages if m.role == "user"]))
         if self.encoder is None:
             self.lengths.append(sum(len(m.content or "") for m in conversation.messages))

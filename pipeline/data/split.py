@@ -23,6 +23,7 @@ from pipeline.data.clean_rows import read_rows
 from pipeline.data.clusters import DisjointSets
 from pipeline.data.deduplicate import DEFAULT_THRESHOLD, Fingerprint
 from pipeline.data.scratch import open_scratch
+from pipeline.data.sources import Sources
 from pipeline.data.split_units import UNUSED, Unit, divide, find_sizes
 
 MANIFEST_FILE = "split.json"
@@ -108,11 +109,9 @@ def split_file(request: DataSplitRequest, run: Run) -> DataSplitResult:
         InvalidInputError: If the file cannot be used, a row is no conversation, or whole groups cannot make the counts.
     """
     source, folder = resolve_path(request.file), resolve_path(request.out)
-    if not source.is_file():
-        raise InvalidInputError(f"{source} is not a file", hint="Name one JSON Lines file.")
+    sources = Sources(source)
     paths = {name: folder / f"{name}.jsonl" for name in request.names}
-    if any(path.exists() and path.samefile(source) for path in paths.values()):
-        raise InvalidInputError("a result would replace the input", hint="Name another folder with --out.")
+    sources.check_outputs(*paths.values(), folder / MANIFEST_FILE)
     with open_scratch(run, source.stat().st_size) as scratch:
         rows = _read(source, request, scratch, run)
         units = rows.make_units()
@@ -122,6 +121,8 @@ def split_file(request: DataSplitRequest, run: Run) -> DataSplitResult:
                 f"{sum(sizes)} rows are asked for, {shown_path(source)} has {len(rows.sets)}",
                 hint="Ask for smaller counts.",
             )
+        input_sha256 = sha256_file(source)
+        sources.check_unchanged()
         division = divide(units, sizes, request.seed, exactly=bool(request.counts))
         side_of_row = array("b", (division.sides[unit] for unit in rows.unit_of_row))
         (folder / MANIFEST_FILE).unlink(missing_ok=True)
@@ -141,7 +142,7 @@ def split_file(request: DataSplitRequest, run: Run) -> DataSplitResult:
         warnings=[*rows.warnings, *_warn(sizes, sides, is_stratified=division.is_stratified)],
         next_step=f"Check it: llmops data decontaminate {' '.join(shown_path(p) for p in (*paths.values(),)[::2])}",
     )
-    facts = {"input_sha256": sha256_file(source), **request.model_dump(mode="json")}
+    facts = {"input_sha256": input_sha256, **request.model_dump(mode="json")}
     write_json(folder / MANIFEST_FILE, {**facts, **result.model_dump(mode="json", exclude={"next_step"})})
     return result
 

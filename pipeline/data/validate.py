@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 
 from pydantic import Field
 
-from pipeline.core.errors import InvalidInputError
+from pipeline.core.errors import InvalidInputError, OperationFailedError
 from pipeline.core.extras import require
 from pipeline.core.files import open_atomic
 from pipeline.core.operation import Operation, Part, Request, Result
@@ -203,7 +203,12 @@ class _ErrorLog:
 
     def _write(self, errors: "list[FoundError]") -> None:
         assert self._stream is not None
-        self._stream.write(self._encode_lines(errors))
+        try:
+            self._stream.write(self._encode_lines(errors))
+        except OSError as error:
+            raise OperationFailedError(
+                f"{self._target} cannot be written: {error.strerror}", hint="Free some space on its disk."
+            ) from error
 
 
 DATA_VALIDATE = Operation(

@@ -1,6 +1,7 @@
 # pyright: basic
 """Pictures of the data report."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator
+
+from pipeline.core.files import write_atomic
 
 _COLOURS = ("#3b6ea5", "#c8553d", "#5a8f5a", "#8a6fae")
 _DPI = 130
@@ -88,8 +91,10 @@ def _finish(figure: Any, axes: Any, path: Path) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.tight_layout()
-    figure.savefig(path)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
     plt.close(figure)
+    write_atomic(path, picture.getvalue())
 
 
 def _cut(name: str) -> str:

@@ -6,6 +6,7 @@ similar enough; :func:`pipeline.data.deduplicate.find_similarity` decides on the
 """
 
 from collections.abc import Generator
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
@@ -48,8 +49,9 @@ class RowStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._turns.close()
-        self._hashes.close()
+        with ExitStack() as closing:  # on a full disk closing one may fail
+            closing.callback(self._turns.close)
+            closing.callback(self._hashes.close)
 
     @classmethod
     def open(cls, folder: Path) -> "RowStore":
@@ -133,9 +135,10 @@ class _Records:
         self._ends.write(self._length.to_bytes(8, "little"))
 
     def close(self) -> None:
-        for file in (self._content, self._ends):
-            if file is not None:
-                file.close()
+        with ExitStack() as closing:
+            for file in (self._content, self._ends):
+                if file is not None:
+                    closing.callback(file.close)
 
     def open(self) -> None:
         if self._ends_path.exists():

@@ -4,6 +4,7 @@
 DuckDB spills to the folder when a join outgrows its memory. Text never comes here: rows are numbers and digests.
 """
 
+import contextlib
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,10 @@ from typing import Any, Self, cast
 import duckdb
 import numpy as np
 
+from pipeline.core.errors import DoesNotFitError
+
 MEMORY_LIMIT = "1GB"
+_DISK_ERRORS = (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.FatalException)
 _BATCH_ROWS = 65_536
 
 
@@ -20,15 +24,21 @@ class WorkTables:
     """A DuckDB database in a folder, which also takes other work files and which its owner removes."""
 
     def __init__(self, folder: Path, memory_limit: str = MEMORY_LIMIT) -> None:
+        """Make the database.
+
+        Raises:
+            DoesNotFitError: If the disk cannot hold it, now or when the block ends.
+        """
         self.folder = folder
-        self._connection = duckdb.connect(
-            folder / "tables.duckdb",
-            config={
-                "memory_limit": memory_limit,
-                "temp_directory": str(folder / "spill"),
-                "preserve_insertion_order": False,
-            },
-        )
+        settings = {
+            "memory_limit": memory_limit,
+            "temp_directory": str(folder / "spill"),
+            "preserve_insertion_order": False,
+        }
+        try:
+            self._connection = duckdb.connect(folder / "tables.duckdb", config=settings)
+        except _DISK_ERRORS as error:
+            raise _does_not_fit(error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -36,7 +46,10 @@ class WorkTables:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._connection.close()
+        with contextlib.suppress(*_DISK_ERRORS):  # what closing cannot write is not needed any more
+            self._connection.close()
+        if isinstance(error, _DISK_ERRORS):
+            raise _does_not_fit(error) from error
 
     def run(self, query: str) -> None:
         """Execute a statement."""
@@ -62,6 +75,13 @@ class WorkTables:
         cursor = self._connection.cursor().execute(query)
         while rows := cursor.fetchmany(_BATCH_ROWS):
             yield from rows
+
+
+def _does_not_fit(error: Exception) -> DoesNotFitError:
+    return DoesNotFitError(
+        f"the work tables cannot be written: {str(error).splitlines()[0]}",
+        hint="Free some space on the disk of runs/, or set LLMOPS_WORKSPACE to a folder on a larger one.",
+    )
 
 
 def digest_columns(digests: Sequence[bytes], *names: str) -> dict[str, np.ndarray]:

@@ -251,11 +251,12 @@ def test_the_result_cannot_replace_the_input(workspace: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "\n\n"])
-def test_an_empty_file_leaves_no_row(workspace: Path, content: str) -> None:
+def test_an_empty_file_is_refused(workspace: Path, content: str) -> None:
     path = workspace / "rows.jsonl"
     path.write_text(content, encoding="utf-8")
-    result = clean(path)
-    assert (result.num_rows, result.num_kept) == (0, 0)
+    with pytest.raises(InvalidInputError, match="has no rows"):
+        clean(path)
+    assert [found.name for found in workspace.glob("*.jsonl")] == ["rows.jsonl"]
 
 
 def test_lengths_are_counted_by_a_named_tokenizer(workspace: Path) -> None:

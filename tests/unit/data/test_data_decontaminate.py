@@ -134,9 +134,9 @@ def test_removal_writes_a_file_without_equal_and_nearly_equal_rows(workspace: Pa
 
 
 def test_inputs_cannot_be_replaced_and_have_to_hold_rows(workspace: Path) -> None:
-    with pytest.raises(InvalidInputError, match="replace an input"):
+    with pytest.raises(InvalidInputError, match="replace the input"):
         compare(workspace, [chat("a b")], [chat("c d")], out="test.jsonl")
     with pytest.raises(InvalidInputError, match="has no rows"):
         compare(workspace, [chat("a b")], [])
-    with pytest.raises(InvalidInputError, match="not a file"):
+    with pytest.raises(InvalidInputError, match="No such file"):
         DATA_DECONTAMINATE.call({"train": "train.jsonl", "test": "missing.jsonl"})

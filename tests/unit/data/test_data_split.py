@@ -147,7 +147,7 @@ def test_counts_that_whole_groups_cannot_make_leave_no_file(workspace: Path) -> 
         ({"names": ["a", "a", "b"]}, "must differ"),
         ({"names": ["../a", "b", "c"]}, "names"),
         ({"ratios": [0, 0, 0]}, "not all may be 0"),
-        ({"file": "none.jsonl"}, "not a file"),
+        ({"file": "none.jsonl"}, "No such file"),
         ({"out": ".", "names": ["rows", "b", "c"]}, "replace the input"),
     ],
 )
