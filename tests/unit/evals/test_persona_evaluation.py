@@ -140,7 +140,7 @@ def test_a_prompt_to_a_persona_without_a_spec_is_refused(workspace: Path, tmp_pa
 
 
 def test_a_persona_is_asked_with_the_tools_its_row_declares(workspace: Path, tmp_path: Path) -> None:
-    water = {"name": "water", "description": "Water it.", "parameters": {"type": "object", "properties": {}}}
+    water: dict[str, Any] = {"name": "water", "description": "Water it.", "parameters": {"type": "object"}}
     rows = [prompt("a", "taskmaster"), prompt("b", "taskmaster") | {"tool_set": "task_api"}]
     cases = write_rows(tmp_path / "p.jsonl", [*rows, prompt("c", "taskmaster") | {"tools": [water]}])
     asked: list[list[str]] = []
@@ -148,7 +148,8 @@ def test_a_persona_is_asked_with_the_tools_its_row_declares(workspace: Path, tmp
     def answer(received: ReceivedRequest) -> tuple[int, Any]:
         if received.method == "GET":
             return 200, {"data": [{"id": "m"}]}
-        asked.append([tool["function"]["name"] for tool in received.body.get("tools") or []])
+        tools: list[dict[str, Any]] = received.body.get("tools") or []
+        asked.append([tool["function"]["name"] for tool in tools])
         return 200, completion(COACH)
 
     with ScriptedServer(respond=answer) as server:
