@@ -208,7 +208,7 @@ def _ask(
     label = "replies after a switch" if is_switch else "replies"
     answers = ask_all(
         engine,
-        to_questions(cases, _prompts(personas), ()),
+        to_questions(cases, _prompts(personas)),
         Asking(how, request.concurrency, path, label, run),
     )
     return [

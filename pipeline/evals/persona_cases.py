@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from pipeline.core.errors import InvalidInputError
+from pipeline.core.messages import Tool
 from pipeline.core.operation import Part
 from pipeline.evals.asking import Question
-from pipeline.evals.cases import describe_error
+from pipeline.evals.cases import TASK_API, describe_error, to_openai_tool
+from pipeline.task_api.tools import load_tools
 
 _HINT = (
     "A line is {id, persona, messages} with the last turn the user's, or a conversation with tag `persona`."
@@ -31,6 +33,8 @@ class PersonaCase(Part):
     """A reply in the persona's voice, if the file has one."""
     group: str = ""
     """Prompts of one group are not independent."""
+    tools: tuple[Tool, ...] = ()
+    """The tools the row declares: a persona is served with them, so it is asked with them."""
 
 
 class Reply(NamedTuple):
@@ -90,14 +94,23 @@ def _parse(row: dict[str, Any]) -> PersonaCase:
         messages=tuple(messages[:end]),
         reference=reference,
         group=row.get("group") or row["id"],
+        tools=_read_tools(row),
     )
 
 
-def to_questions(
-    cases: Sequence[PersonaCase], prompts: Mapping[str, str], tools: Sequence[Any]
-) -> list[Question]:
+def _read_tools(row: dict[str, Any]) -> tuple[Tool, ...]:
+    if row.get("tool_set") == TASK_API:
+        return tuple(load_tools())
+    if row.get("tool_set"):
+        raise ValueError(
+            f"unknown tool_set {row['tool_set']!r}; there is {TASK_API!r}; others: write their tools"
+        )
+    return tuple(to_openai_tool(tool) for tool in row.get("tools") or ())
+
+
+def to_questions(cases: Sequence[PersonaCase], prompts: Mapping[str, str]) -> list[Question]:
     """Return what to ask: the persona's system prompt comes first where the case has none."""
-    return [Question(case.id, _with_system(case, prompts[case.persona]), tools) for case in cases]
+    return [Question(case.id, _with_system(case, prompts[case.persona]), case.tools) for case in cases]
 
 
 def make_switches(replies: Sequence[Reply], prompts: Mapping[str, str]) -> list[PersonaCase]:

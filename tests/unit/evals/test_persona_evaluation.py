@@ -15,8 +15,9 @@ from pipeline.evals.persona import EVALS_PERSONA, EvalPersonaResult
 from pipeline.evals.persona_cases import PersonaCase, Reply, make_switches
 from pipeline.evals.preference import prefer_by_judge, summarise_preference
 from pipeline.evals.style import StyleClassifier, area_under_curve
-from pipeline.inference.scripted_server import ScriptedServer, completion
+from pipeline.inference.scripted_server import ReceivedRequest, ScriptedServer, completion
 from pipeline.personas.spec import load_persona
+from pipeline.task_api.tools import load_tools
 
 PERSONAS = Path(__file__).resolve().parents[3] / "datasets" / "personas"
 SPECS = [str(PERSONAS / f"{name}.yaml") for name in ("taskmaster", "analyst")]
@@ -135,6 +136,31 @@ def test_a_phrase_in_every_reply_is_parroting(workspace: Path, tmp_path: Path) -
 def test_a_prompt_to_a_persona_without_a_spec_is_refused(workspace: Path, tmp_path: Path) -> None:
     cases = write_rows(tmp_path / "p.jsonl", [prompt("a", "pirate")])
     with pytest.raises(InvalidInputError, match="no spec of persona 'pirate'"):
+        EVALS_PERSONA.call({"personas": SPECS, "cases": cases, "replay": cases})
+
+
+def test_a_persona_is_asked_with_the_tools_its_row_declares(workspace: Path, tmp_path: Path) -> None:
+    water: dict[str, Any] = {"name": "water", "description": "Water it.", "parameters": {"type": "object"}}
+    rows = [prompt("a", "taskmaster"), prompt("b", "taskmaster") | {"tool_set": "task_api"}]
+    cases = write_rows(tmp_path / "p.jsonl", [*rows, prompt("c", "taskmaster") | {"tools": [water]}])
+    asked: list[list[str]] = []
+
+    def answer(received: ReceivedRequest) -> tuple[int, Any]:
+        if received.method == "GET":
+            return 200, {"data": [{"id": "m"}]}
+        tools: list[dict[str, Any]] = received.body.get("tools") or []
+        asked.append([tool["function"]["name"] for tool in tools])
+        return 200, completion(COACH)
+
+    with ScriptedServer(respond=answer) as server:
+        request = {"personas": SPECS, "cases": cases, "base_url": server.base_url, "concurrency": 1}
+        assert EVALS_PERSONA.call(request).personas["taskmaster"].adherence.right == 3
+    assert asked == [[], [tool["function"]["name"] for tool in load_tools()], ["water"]]
+
+
+def test_a_prompt_with_an_unknown_tool_set_is_refused(workspace: Path, tmp_path: Path) -> None:
+    cases = write_rows(tmp_path / "p.jsonl", [prompt("a", "taskmaster") | {"tool_set": "garden"}])
+    with pytest.raises(InvalidInputError, match="unknown tool_set 'garden'"):
         EVALS_PERSONA.call({"personas": SPECS, "cases": cases, "replay": cases})
 
 
