@@ -20,11 +20,12 @@ from pipeline.evals.case_run import judge_all, keep_sound
 from pipeline.evals.cases import Case, read_case_file
 from pipeline.evals.engines import Engine, Source, open_engine
 from pipeline.evals.intervals import Interval, Rate, cluster_bootstrap, mcnemar_exact
-from pipeline.evals.records import TurnRecord
+from pipeline.evals.records import TurnRecord, write_details
 from pipeline.evals.renaming import Renaming
 from pipeline.evals.report import rate_table
 from pipeline.evals.run_request import choose_cases
 from pipeline.evals.slices import SLICES, find_renaming
+from pipeline.evals.summary import hide_empty_interval
 from pipeline.evals.tool_calls.execution import check_executor
 
 ORIGINAL, STREAMING = "original", "streaming"
@@ -177,14 +178,16 @@ def _ask(
     asking = Asking(how, request.concurrency, run.artifacts / f"predictions-{name}.jsonl", name, run)
     cases = [judge.case for judge in judges]
     questions = [Question(case.id, case.messages, case.openai_tools) for case in cases]
-    return judge_all(judges, ask_all(engine, questions, asking))
+    records = judge_all(judges, ask_all(engine, questions, asking))
+    write_details(run.artifacts / f"details-{name}.jsonl", records)
+    return records
 
 
 def _compare(before: Sequence[TurnRecord], after: Sequence[TurnRecord], seed: int) -> SliceResult:
     changes: dict[str, list[float]] = {}
     for old, new in zip(before, after, strict=True):
         changes.setdefault(new.group, []).append(float(new.correct) - float(old.correct))
-    delta = cluster_bootstrap(changes, seed)
+    delta = hide_empty_interval(cluster_bootstrap(changes, seed))
     assert delta is not None  # a slice without cases was left out
     pairs = list(zip(before, after, strict=True))
     num_lost = sum(old.correct and not new.correct for old, new in pairs)

@@ -1,7 +1,7 @@
 """Many scored answers in numbers, each with its interval; floors that any model must beat; gates on lower bounds."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +9,7 @@ from pipeline.core.operation import Part
 from pipeline.evals.case_judge import CaseJudge
 from pipeline.evals.cases import Case
 from pipeline.evals.intervals import Interval, Rate, cluster_bootstrap, pass_hat_k
+from pipeline.evals.summary import find_slicing_tags
 from pipeline.evals.tool_calls import CaseScore, Prediction, layer_of
 from pipeline.evals.tool_calls.lint import build_reference
 from pipeline.evals.tool_calls.values import fold
@@ -167,10 +168,11 @@ def _pass_k(scored: Sequence[Scored]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in found.items() if value is not None}
 
 
-def _slices(scored: Iterable[Scored]) -> dict[str, Rate]:
+def _slices(scored: Sequence[Scored]) -> dict[str, Rate]:
     outcomes: dict[str, list[bool]] = defaultdict(list)
+    slicing = find_slicing_tags(row.case.tags for row in scored)
     for row in scored:
         outcomes[f"kind:{row.case.expected.kind}"].append(row.score.correct)
-        for name, value in row.case.tags.items():
-            outcomes[f"{name}:{value}"].append(row.score.correct)
+        for name in slicing & row.case.tags.keys():
+            outcomes[f"{name}:{row.case.tags[name]}"].append(row.score.correct)
     return {name: Rate.of(found) for name, found in sorted(outcomes.items())}

@@ -1,12 +1,13 @@
 """From judged turns to rates: one definition of every number that a report shows. Pure functions."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.core.operation import Part
 from pipeline.evals.intervals import Interval, Rate, cluster_bootstrap, percentile
 from pipeline.evals.records import TurnRecord
 
+_MAX_TAG_VALUES = 20
 RATE_MEANINGS: dict[str, str] = {
     "whole_turn": "everything that applies to the turn is right (all turns)",
     "conversation": "all turns of the conversation are right, each after the true history",
@@ -58,6 +59,15 @@ class Summary(Part):
     """Speed."""
 
 
+def find_slicing_tags(tags: Iterable[Mapping[str, object]]) -> set[str]:
+    """Return the tags that make slices; one with many values names rows and would fill reports with rates of one."""
+    values: dict[str, set[object]] = {}
+    for found in tags:
+        for name, value in found.items():
+            values.setdefault(name, set()).add(value)
+    return {name for name, seen in values.items() if len(seen) <= _MAX_TAG_VALUES}
+
+
 def summarise(records: Sequence[TurnRecord], seed: int) -> Summary:
     """Return the numbers of a list of judged turns."""
     rates = {
@@ -67,19 +77,22 @@ def summarise(records: Sequence[TurnRecord], seed: int) -> Summary:
     for name in list(RATE_MEANINGS)[2:]:
         rates[name] = Rate.of(record.checks[name] for record in records if name in record.checks)
     causes = Counter(record.errors[0] for record in records if record.errors)
+    slicing = find_slicing_tags(record.tags for record in records) - {"intent", "paraphrase"}
     clusters = _group((record.group, float(record.correct)) for record in records)
     return Summary(
         rates=rates,
-        whole_turn_by_formulation=_hide_empty_interval(cluster_bootstrap(clusters, seed)),
+        whole_turn_by_formulation=hide_empty_interval(cluster_bootstrap(clusters, seed)),
         by_kind=_rates_by((record.kind, record.correct) for record in records),
         by_intent=_rates_by((record.intent, record.correct) for record in records),
-        by_tag=_rates_by((slice_, record.correct) for record in records for slice_ in _slices(record)),
+        by_tag=_rates_by(
+            (slice_, record.correct) for record in records for slice_ in _slices(record, slicing)
+        ),
         errors=dict(causes.most_common()),
         latency=_summarise_latency(records),
     )
 
 
-def _hide_empty_interval(found: Interval | None) -> Interval | None:
+def hide_empty_interval(found: Interval | None) -> Interval | None:
     """Drop the ends when all turns are right, or all wrong: resampling the same cannot show what else may happen."""
     is_empty = found is not None and found.low == found.high
     return found.model_copy(update={"low": None, "high": None}) if found and is_empty else found
@@ -90,8 +103,8 @@ def _conversations(records: Iterable[TurnRecord]) -> Rate:
     return Rate.of(all(turns) for turns in by_case.values())
 
 
-def _slices(record: TurnRecord) -> list[str]:
-    return [f"{tag}={value}" for tag, value in record.tags.items() if tag not in {"intent", "paraphrase"}]
+def _slices(record: TurnRecord, slicing: set[str]) -> list[str]:
+    return [f"{tag}={value}" for tag, value in record.tags.items() if tag in slicing]
 
 
 def _rates_by(pairs: Iterable[tuple[str, bool]]) -> dict[str, Rate]:

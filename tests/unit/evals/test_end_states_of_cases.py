@@ -226,6 +226,8 @@ def test_old_names_mean_nothing_where_tools_were_renamed(workspace: Path, tmp_pa
         "renamed_parameters",
     }
     assert result.max_drop == 1.0
+    (record,) = read_details(Run.open(result.run_id).artifacts / "details-renamed_tools.jsonl")
+    assert (record.errors[0], record.checks["right_state"]) == ("unknown_tool", False)
 
 
 def test_calls_of_the_conversation_are_executed_before_the_answer(workspace: Path, tmp_path: Path) -> None:

@@ -178,6 +178,13 @@ def test_nothing_is_divided_by_zero_when_no_metric_applies(score: Any) -> None:
     assert found.result["correct"]["right"] == 1
 
 
+def test_a_tag_that_names_rows_makes_no_slices(score: Any) -> None:
+    cases = [case(f"c{i}", tags={"wording": f"w{i}", "half": str(i % 2)}) for i in range(22)]
+    found = score(cases, [made("c0")])
+    assert set(found.result["slices"]) == {"kind:calls", "half:0", "half:1"}
+    assert found.result["slices"]["half:0"]["total"] == 11
+
+
 def gates(score: Any, num_right: int, num_rows: int, bound: float) -> tuple[int, str]:
     ids = [f"c{i}" for i in range(num_rows)]
     rows = [made(name, 2 if i < num_right else 3) for i, name in enumerate(ids)]
