@@ -103,7 +103,7 @@ def compare_evaluations(request: EvalCompareRequest) -> EvalCompareResult:
         verdict=decide(difference, p_value),
         num_turns=len(pairs),
         difference=difference,
-        p_value=round(p_value, 6),
+        p_value=p_value,
         num_fixed=num_fixed,
         num_broken=len(broken),
         rates=_pair_rates(pairs, request.seed),

@@ -40,7 +40,7 @@ def write_persona_report(
     if result.preference is not None:
         p = result.preference
         lines.append(
-            f"- against the other system: {p.wins} won, {p.losses} lost, {p.ties} tied, sign test p = {p.p_value}"
+            f"- against the other system: {p.wins} won, {p.losses} lost, {p.ties} tied, sign test p = {p.p_value:.3g}"
         )
     lines += ["", "Each rate with its 95 % Wilson interval and (right/total).", "", *rate_table(columns), ""]
     if installed_version("matplotlib") is not None:

@@ -54,7 +54,7 @@ def summarise_preference(
         losses=losses,
         ties=len(values) - wins - losses,
         win_rate=cluster_bootstrap(groups, seed),
-        p_value=round(mcnemar_exact(losses, wins), 6),
+        p_value=mcnemar_exact(losses, wins),
         mean_length_difference=round(sum(lengths) / len(lengths), 1) if lengths else None,
     )
 

@@ -196,7 +196,7 @@ def _compare(before: Sequence[TurnRecord], after: Sequence[TurnRecord], seed: in
         rate=Rate.of(record.correct for record in after),
         original=Rate.of(record.correct for record in before),
         delta=delta,
-        p_value=round(mcnemar_exact(num_lost, num_gained), 6),
+        p_value=mcnemar_exact(num_lost, num_gained),
     )
 
 
