@@ -44,7 +44,7 @@ class QuickstartRunRequest(Request):
     """Base model."""
     preset: PresetName = "cpu-quality"
     """Training recipe; `cpu-smoke` proves the chain in minutes and makes no good model."""
-    num_rows: int = Field(default=5500, ge=16)
+    num_rows: int = Field(default=5000, ge=16)
     """Training rows to make."""
     test_rows: int = Field(default=300, ge=4)
     """Held-out conversations to evaluate the tuned model on."""

@@ -43,8 +43,9 @@ class SynthGenerateRequest(Request):
     and a row costs half the tokens."""
     seed: int = 0
     """Same seed, same bytes."""
-    mix: Literal["quickstart", "full"] = "quickstart"
-    """`quickstart` is what a small model learns fastest; `full` fills the coverage matrix with errors and recovery."""
+    mix: Literal["quickstart", "setbacks", "full"] = "quickstart"
+    """`quickstart` is what a small model learns fastest; `setbacks` adds time-outs and unknown priorities to it; `full`
+    fills the coverage matrix with errors and recovery."""
     made_ratio: float = Field(default=1.0, ge=1, le=5)
     """Rows made for each row kept, in the mix `full`: the most repetitive ones go."""
     writer: Literal["program", "endpoint"] = "program"
@@ -101,7 +102,8 @@ def generate_conversations(request: SynthGenerateRequest, run: Run | None = None
             "splits": {name: describe_rows(side.rows, side.bank) for name, side in made.items()},
         }
         return _write(request, {name: side.rows for name, side in made.items()}, rejected, report)
-    quick = make_quick_mix(request.seed, num_rows, request.call_only_ratio, run)
+    setbacks = request.mix == "setbacks"
+    quick = make_quick_mix(request.seed, num_rows, request.call_only_ratio, run, setbacks=setbacks)
     report = {
         "removed_from_test": quick.removed,
         "splits": {name: describe_rows(quick.rows[name], quick.banks[name]) for name in SPLITS},

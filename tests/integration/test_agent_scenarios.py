@@ -18,7 +18,7 @@ NUM_ROWS = 1200  # a quarter of the quickstart's: enough for plain sentences, an
 
 @pytest.fixture(scope="module")
 def verdicts(tmp_path_factory: pytest.TempPathFactory, starter_model: Path) -> dict[str, dict[str, Any]]:
-    """What `agent scenarios` says of a model trained on the quickstart's mix, by situation."""
+    """What `agent scenarios` says of a model trained on the mix with setbacks, by situation."""
     workspace = tmp_path_factory.mktemp("scenarios")
     (workspace / "models").mkdir()
     (workspace / "models" / starter_model.name).symlink_to(starter_model)
@@ -34,7 +34,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory, starter_model: Path) -> d
         assert done.returncode in {0, 1}, done.stderr[-3000:]
         return json.loads(done.stdout)
 
-    llmops("synth", "generate", "--out", "data/quick", "--num-rows", str(NUM_ROWS))
+    llmops("synth", "generate", "--out", "data/quick", "--mix", "setbacks", "--num-rows", str(NUM_ROWS))
     trained = llmops("train", "run", "data/quick", "--model", starter_model.name, "--preset", "cpu-quality")
     llmops("export", "run", trained["run_id"], "--quantizations", "q8_0", "--num-turns", "4")
     played = llmops("agent", "scenarios")
