@@ -261,7 +261,7 @@ def test_before_and_after_are_paired(server: AnswerServer, cases_path: Path, wor
         {"before": before.run_id, "after": f"run:{after.run_id}", "out": "c"}
     )
     assert (result.verdict, result.num_fixed, result.num_broken) == ("better", 11, 1)
-    assert result.p_value == round(2 * (1 + 12) / 2**12, 6)
+    assert result.p_value == pytest.approx(2 * (1 + 12) / 2**12)
     assert result.difference.value == round(10 / after.num_turns, 4)
     assert [case.id for case in result.regressions] == ["talk"]
     assert result.regressions[0].errors == ["claims_undone_action"]
