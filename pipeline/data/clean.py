@@ -9,7 +9,6 @@ from pathlib import Path
 
 from pydantic import Field
 
-from pipeline.core.errors import InvalidInputError
 from pipeline.core.files import open_atomic
 from pipeline.core.operation import Operation, Part, Result
 from pipeline.core.paths import WorkspacePath, is_confined, resolve_path, shown_path
@@ -17,7 +16,7 @@ from pipeline.core.runs import Run
 from pipeline.data.clean_passes import MAX_SHOWN, CleanedRows
 from pipeline.data.clean_settings import CleanSettings
 from pipeline.data.scratch import open_scratch
-from pipeline.data.sources import Sources
+from pipeline.data.sources import Sources, no_rows_error
 
 
 class DataCleanRequest(CleanSettings):
@@ -90,9 +89,7 @@ def clean_file(request: DataCleanRequest, run: Run) -> DataCleanResult:
         rows = CleanedRows(scratch)
         rows.collect(source, row_filter, request.threshold, run)
         if not rows.num_read:
-            raise InvalidInputError(
-                f"{shown_path(source)} has no rows", hint="Name a file with conversations."
-            )
+            raise no_rows_error(source)
         num_dropped, shown = _write_drops(drops_path, rows)
         if not request.dry_run:
             with open_atomic(out) as target:

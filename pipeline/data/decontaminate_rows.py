@@ -10,15 +10,14 @@ from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from pipeline.core.errors import InvalidInputError
 from pipeline.core.extras import require
 from pipeline.core.operation import Part
-from pipeline.core.paths import shown_path
 from pipeline.core.progress import Progress
 from pipeline.core.runs import Run
 from pipeline.data.clean_rows import RowKept, read_rows
 from pipeline.data.copier import Answer, CopierScore, score_copies
 from pipeline.data.deduplicate import Fingerprint, Turns
+from pipeline.data.sources import no_rows_error
 
 if TYPE_CHECKING:
     from pipeline.data.backends.near_duplicates import DuplicateSearch
@@ -105,13 +104,11 @@ def compare_files(
     with WorkTables(scratch) as tables, DuplicateSearch(tables, threshold, within_labels=False) as search:
         comparer = _Comparer(read_rows(test, label="read test", run=run), search, seed)
         if not comparer.num_test_rows:
-            raise InvalidInputError(f"{shown_path(test)} has no rows", hint="Name a file with conversations.")
+            raise no_rows_error(test)
         for row in read_rows(train, label="read training", run=run):
             comparer.add(row)
         if not comparer.num_train_rows:
-            raise InvalidInputError(
-                f"{shown_path(train)} has no rows", hint="Name a file with conversations."
-            )
+            raise no_rows_error(train)
         near = list(comparer.find_near(run))
         return Comparison(comparer.sum_up(near), sorted([*comparer.exact, *near], key=lambda o: o.train_line))
 

@@ -7,6 +7,11 @@ from pipeline.core.paths import shown_path
 from pipeline.data.reader import describe_file, refuse_change
 
 
+def no_rows_error(path: Path) -> InvalidInputError:
+    """Return the error for a file in which nothing but blank lines stands."""
+    return InvalidInputError(f"{shown_path(path)} has no rows", hint="Name a file with conversations.")
+
+
 class Sources:
     """The files that one operation reads, perhaps several times."""
 

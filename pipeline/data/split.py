@@ -23,7 +23,7 @@ from pipeline.data.clean_rows import read_rows
 from pipeline.data.clusters import DisjointSets
 from pipeline.data.deduplicate import DEFAULT_THRESHOLD, Fingerprint
 from pipeline.data.scratch import open_scratch
-from pipeline.data.sources import Sources
+from pipeline.data.sources import Sources, no_rows_error
 from pipeline.data.split_units import UNUSED, Unit, divide, find_sizes
 
 MANIFEST_FILE = "split.json"
@@ -220,9 +220,7 @@ def _read(source: Path, request: DataSplitRequest, scratch: Path, run: Run) -> _
             if search is not None:
                 search.add(Fingerprint.of(row.conversation))
         if not len(rows.sets):
-            raise InvalidInputError(
-                f"{shown_path(source)} has no rows", hint="Name a file with conversations."
-            )
+            raise no_rows_error(source)
         rows.join_groups()
         if search is not None:
             search.finish()

@@ -13,7 +13,7 @@ Json = dict[str, Any]
 CALL_TAG = "<tool_call>"
 _CALL_START = CALL_TAG + '{"name": '
 UNPARSABLE = "unparsable_tool_call"
-RETRY_TEMPERATURE = 0.4
+_RETRY_TEMPERATURE = 0.4
 
 
 class RequestError(Exception):
@@ -46,8 +46,13 @@ class ChatPlan:
 
     def hotter(self) -> "ChatPlan":
         """Return the plan for a second try: greedy decoding would repeat the same text."""
-        temperature = max(RETRY_TEMPERATURE, self.body.get("temperature") or 0.0)
+        temperature = find_retry_temperature(self.body.get("temperature"))
         return replace(self, body={**self.body, "temperature": temperature})
+
+
+def find_retry_temperature(temperature: float | None) -> float:
+    """Return the temperature of a second try, never below that of the first."""
+    return max(_RETRY_TEMPERATURE, temperature or 0.0)
 
 
 class ChunkFilter:

@@ -140,14 +140,17 @@ def find_ungrounded(arguments: dict[str, Any], said: Said) -> list[tuple[str, st
 
 
 def _find_unsaid(name: str, value: str, text: str) -> tuple[str, str] | None:
-    mended = re.sub(r"[\w']+", lambda word: _CUE_OF_SLIP.get(word[0], word[0]), text)
     is_said = value in _IMPLIED and (
         re.search(_IMPLIED[value], text)
-        or re.search(_IMPLIED[value], mended)
+        or re.search(_IMPLIED[value], _mend_cues(text))
         or _is_slip(value, text)
         or any(_is_slip(stem, text) for stem in _STEMS[value])
     )
     return None if is_said else (f"ungrounded_{name}", f"{name} {value!r} was neither said nor implied")
+
+
+def _mend_cues(text: str) -> str:
+    return re.sub(r"[\w']+", lambda word: _CUE_OF_SLIP.get(word[0], word[0]), text)
 
 
 def _find_problem(name: str, value: Any, said: Said) -> tuple[str, str] | None:

@@ -43,11 +43,9 @@ _MAKERS: dict[str, Callable[[Scene], Example]] = {
 _TEST_MIX = (0.24, 0.11, 0.06, 0.06, 0.13, 0.08, 0.09, 0.08, 0.07, 0.08)
 _TRAIN_MIX = (0.25, 0.13, 0.04, 0.04, 0.14, 0.11, 0.09, 0.05, 0.10, 0.05)
 _SETBACKS = {"timeout": make_timeout, "no_priority": make_no_priority}
-_SETBACK_RATIO = (
-    0.04  # of each; with 0.03 a model asked about plain priorities in 5 of 27 sentences (docs/experiments.md)
-)
+# Of each; with 0.03 a model asked what the priority was at 4 of 27 sentences that said it (docs/experiments.md).
+_SETBACK_RATIO = 0.04
 _SHORTENED_KINDS = frozenset({"create", "update", "complete", "delete", "list", "multi"})
-
 
 _Plan = list[tuple[str, Callable[[Scene], Example]]]
 

@@ -46,7 +46,7 @@ from pipeline.core.errors import (
 )
 from pipeline.core.messages import Tool
 from pipeline.core.settings import Settings
-from pipeline.inference.chat_rules import RETRY_TEMPERATURE, UNPARSABLE
+from pipeline.inference.chat_rules import UNPARSABLE, find_retry_temperature
 from pipeline.inference.server_spec import API_KEY_VARIABLE, is_loopback
 from pipeline.task_api.tools import load_tools, system_prompt
 
@@ -238,9 +238,7 @@ class _PatientModel(OpenAIChatCompletionsModel):
                 raise
         else:
             return
-        hotter = replace(
-            model_settings, temperature=max(RETRY_TEMPERATURE, model_settings.temperature or 0.0)
-        )
+        hotter = replace(model_settings, temperature=find_retry_temperature(model_settings.temperature))
         async for event in super().stream_response(system_instructions, input, hotter, *args, **kwargs):
             yield event
 
