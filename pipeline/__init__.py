@@ -3,4 +3,10 @@
 Importing this package imports nothing else; see ``pipeline/operations.py`` for the catalogue.
 """
 
+import os
+
 __version__ = "0.1.0"
+
+# Before torch or llama.cpp loads OpenMP, whose threads otherwise spin between operators and wait for each other on a busy
+# machine (decision 0094). Child processes inherit it; a value that the user set stays.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -217,7 +217,7 @@ def _spawn(spec: ServerSpec, folder: Path) -> "subprocess.Popen[bytes]":
             stdout=log,
             stderr=log,
             start_new_session=True,  # Ctrl-C reaches the parent only, which then stops the child in order
-            env=child_environment(LLMOPS_STOP_ON_STDIN_CLOSE="1", OMP_WAIT_POLICY="passive"),
+            env=child_environment(LLMOPS_STOP_ON_STDIN_CLOSE="1"),
         )
 
 

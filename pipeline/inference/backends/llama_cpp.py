@@ -1,8 +1,5 @@
 # pyright: basic
 """llama.cpp's own HTTP server inside this process, by xllamacpp. Listens on loopback with a secret of its own.
-
-Measured on two busy cores: without ``OMP_WAIT_POLICY=passive`` idle OpenMP threads spin and decoding is 20 times
-slower, hence the variable is set above the import of the library, which reads it when it is loaded.
 """
 
 import os
@@ -11,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.inference.server_spec import ServerSpec
-
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import xllamacpp
 
