@@ -1,15 +1,14 @@
 # pyright: basic
-"""llama.cpp's own HTTP server inside this process, by xllamacpp. Listens on loopback with a secret of its own.
-"""
+"""llama.cpp's own HTTP server inside this process, by xllamacpp. Listens on loopback with a secret of its own."""
 
 import os
 import secrets
 from pathlib import Path
 from typing import Any
 
-from pipeline.inference.server_spec import ServerSpec
-
 import xllamacpp
+
+from pipeline.inference.server_spec import ServerSpec
 
 library: Any = xllamacpp  # a compiled module without types
 
