@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import subprocess
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +30,7 @@ _CPU_FEATURES = (
     "amx_tile",
     "amx_bf16",
     "amx_int8",
+    "bf16",  # ARM
 )
 _NO_LIMIT_BYTES = 1 << 60  # cgroup v1 says "no limit" with a number near 2**63
 _CGROUP = Path("/sys/fs/cgroup")
@@ -122,6 +124,11 @@ def _memory_limit_bytes() -> int | None:
 def free_disk_bytes(folder: Path) -> int:
     """Return the free space where a folder is."""
     return shutil.disk_usage(folder).free
+
+
+def multiplies_in_16_bits(features: Collection[str]) -> bool:
+    """True unless a processor is known to lack what torch needs for bfloat16 products (AVX-512, AMX or ARM's bf16)."""
+    return not features or bool({"avx512f", "amx_bf16", "bf16"}.intersection(features))
 
 
 def supports_bfloat16(compute_capability: str) -> bool:

@@ -12,17 +12,19 @@ from pydantic import Field
 from pipeline.agent.run import AGENT_RUN
 from pipeline.core.errors import OperationFailedError
 from pipeline.core.files import read_json
+from pipeline.core.machine import read_cpu, read_gpus
 from pipeline.core.operation import Operation, Request, Result
 from pipeline.core.paths import WorkspaceRef
 from pipeline.core.runs import Run, list_runs
 from pipeline.core.settings import Settings
+from pipeline.doctor.run import find_slow_processor
 from pipeline.evals.compare import EVALS_COMPARE
 from pipeline.evals.run import EVALS_RUN
 from pipeline.export.convert import EXPORT_CONVERT
 from pipeline.export.run import EXPORT_RUN
 from pipeline.models.pull import MODELS_PULL
 from pipeline.quickstart.report import ReportFacts, write_report
-from pipeline.quickstart.steps import StepRunner, exists_below
+from pipeline.quickstart.steps import StepRunner, exists_below, say
 from pipeline.synth.generate import SYNTH_GENERATE
 from pipeline.train.recipe import PresetName
 from pipeline.train.run import TRAIN_RUN
@@ -34,6 +36,7 @@ AGENT_REQUESTS = (
     "Task 1 is done",
 )
 _VALIDATION_ROWS = 48  # enough for a loss to two digits; it is computed five times during training
+_FEW_ROWS = 1200  # from here on a slow processor needs over half an hour
 _AGENT_TODAY = "2026-03-11"
 
 
@@ -91,6 +94,9 @@ def run_quickstart(request: QuickstartRunRequest, run: Run) -> QuickstartRunResu
     if not request.fresh and (earlier := _earlier_run(request, run)) is not None:
         runner.adopt(earlier)
     settings = Settings.load()
+    if request.num_rows > _FEW_ROWS and request.preset == "cpu-quality":
+        for problem in find_slow_processor(read_cpu().features, read_gpus()):
+            say(f"{problem.what}; shorter, with a weaker model: `{problem.mend}`")
     results = _build(request, runner, settings.workspace, run)
     results |= _measure(request, runner, settings.workspace, results)
     report = write_report(

@@ -72,14 +72,14 @@ class StepRunner:
         if run is not None and run.state() == "succeeded":
             result: dict[str, Any] = read_json(run.path / "result.json")
             if still_there(result):
-                _say(f"{name}: done before in {format_seconds(record.seconds if record else 0)}")
+                say(f"{name}: done before in {format_seconds(record.seconds if record else 0)}")
                 return result
             run = None
         if run is None:
             run, record = Run.create(operation.name, request, state="queued"), None
-        _say(f"{name} …")
+        say(f"{name} …")
         seconds, peak = self._run_child(name, run, record)
-        _say(f"{name}: {format_seconds(seconds)}, peak memory {format_bytes(peak)}")
+        say(f"{name}: {format_seconds(seconds)}, peak memory {format_bytes(peak)}")
         return read_json(run.path / "result.json")
 
     def _find_run(self, record: StepRecord | None, request: dict[str, Any]) -> Run | None:
@@ -178,5 +178,6 @@ def _failure(name: str, run: Run, status: int | None) -> OperationFailedError:
     )
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Print a line of the quickstart's own on stderr."""
     print(f"[quickstart] {text}", file=sys.stderr, flush=True)  # noqa: T201

@@ -4,14 +4,21 @@ import contextlib
 import os
 import socket
 from importlib.metadata import version
+from typing import Any
 
 import psutil
 import pytest
 
-from pipeline.core.machine import GpuFacts, parse_gpus, read_tools
+from pipeline.core.machine import GpuFacts, multiplies_in_16_bits, parse_gpus, read_tools
 from pipeline.doctor.known_bad import Installed, Problem, find_known_bad
 from pipeline.doctor.libraries import LibraryFacts, State, judge_library, judge_version, release
-from pipeline.doctor.run import DoctorRunRequest, find_library_problems, find_machine_problems, run_doctor
+from pipeline.doctor.run import (
+    DoctorRunRequest,
+    find_library_problems,
+    find_machine_problems,
+    find_slow_processor,
+    run_doctor,
+)
 
 GIB = 1 << 30
 T4 = GpuFacts(
@@ -130,6 +137,30 @@ def test_a_gpu_without_bfloat16_is_reported_with_the_preset_for_it() -> None:
     assert "Tesla T4 has compute capability 7.5" in problem.what
     assert problem.mend == "llmops train run --preset t4-qlora"
     assert problems_with({}, [L4]) == []
+
+
+@pytest.mark.parametrize(
+    ("features", "gpus", "num_problems"),
+    [
+        (["avx2", "fma"], [], 1),
+        (["avx2", "fma"], [T4], 0),
+        (["avx2", "avx512f", "avx512_bf16"], [], 0),
+        (["bf16"], [], 0),  # ARM
+        ([], [], 0),  # the system does not say
+    ],
+)
+def test_a_processor_that_trains_for_hours_is_told_before(
+    features: list[str], gpus: list[GpuFacts], num_problems: int
+) -> None:
+    problems = find_slow_processor(features, gpus)
+    assert len(problems) == num_problems
+    assert all(problem.severity == "warns" and "--num-rows" in problem.mend for problem in problems)
+
+
+def test_the_warning_about_this_processor_agrees_with_what_torch_will_do() -> None:
+    torch: Any = pytest.importorskip("torch")
+    features = run_doctor(DoctorRunRequest()).cpu.features
+    assert multiplies_in_16_bits(features) is torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def test_gpus_are_read_from_what_nvidia_smi_prints() -> None:
