@@ -31,7 +31,7 @@ from pipeline.data.conversation import (
     parse_row,
 )
 from pipeline.data.reader import read_lines
-from pipeline.data.sources import Sources
+from pipeline.data.sources import Sources, no_rows_error
 from pipeline.data.strict_json import echo, json_error
 
 MAX_LISTED_ERRORS = 20
@@ -92,7 +92,7 @@ def convert_data(request: DataConvertRequest, run: Run | None = None) -> DataCon
                 problems=problems,
             )
         if not formats:
-            raise InvalidInputError(f"{source.name} has no rows", hint="Name a file with conversations.")
+            raise no_rows_error(source)
     return DataConvertResult(
         out=request.out,
         num_rows=formats.total(),

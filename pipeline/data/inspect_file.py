@@ -12,7 +12,6 @@ from typing import Any
 
 from pydantic import Field
 
-from pipeline.core.errors import InvalidInputError
 from pipeline.core.extras import require
 from pipeline.core.operation import Operation, Part, Request, Result
 from pipeline.core.paths import WorkspacePath, WorkspaceRef, resolve_path
@@ -21,6 +20,7 @@ from pipeline.core.refs import resolve_path as resolve_model
 from pipeline.data.conversation import OWN_FIELDS
 from pipeline.data.reader import Line, open_source, split_lines
 from pipeline.data.rules import check_reading, find_ignored_fields
+from pipeline.data.sources import no_rows_error
 from pipeline.data.strict_json import RowError, cut, json_error, parse_row, strip_unshowable
 from pipeline.data.turns import Reading, read_row
 
@@ -127,7 +127,7 @@ def inspect_file(request: DataInspectRequest) -> DataInspectResult:
             counts.add(line)
             progress.update(source.file.tell())
     if not counts.num_rows:
-        raise InvalidInputError(f"{request.file} has no rows", hint="Write one JSON object a line.")
+        raise no_rows_error(path)
     formats = dict(counts.formats.most_common())
     return DataInspectResult(
         file=request.file,

@@ -27,7 +27,7 @@ from pipeline.core.runs import Run
 from pipeline.data.conversation import RowError, parse_row
 from pipeline.data.pii_surrogates import Surrogates, replace_in_text, surrogate_number
 from pipeline.data.reader import Line, read_lines
-from pipeline.data.sources import Sources
+from pipeline.data.sources import Sources, no_rows_error
 from pipeline.data.strict_json import is_array, is_object, json_error, parse_json_text
 
 MAX_SAMPLES = 50
@@ -169,7 +169,7 @@ def scan_pii(request: DataPiiRequest, run: Run | None = None) -> DataPiiResult:
             _scan_line(line, find, tally, handle, source)
             progress.advance(len(line.raw) + 1)
         if not tally.num_rows:
-            raise InvalidInputError(f"{source.name} has no rows", hint="Write one JSON object a line.")
+            raise no_rows_error(source)
     return DataPiiResult(
         num_rows=tally.num_rows,
         num_rows_with_findings=tally.num_rows_with_findings,

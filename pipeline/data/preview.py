@@ -21,6 +21,7 @@ from pipeline.core.settings import Settings
 from pipeline.data.preview_page import render_page, show_controls
 from pipeline.data.preview_rows import PreviewProblem, Rendered, Tally, render_line
 from pipeline.data.reader import read_lines
+from pipeline.data.sources import no_rows_error
 from pipeline.rendering.row import EncodedRow
 
 MAX_SHOWN_TOKENS = 4096
@@ -147,7 +148,7 @@ def preview_data(request: DataPreviewRequest, run: Run) -> DataPreviewResult:
             hint="Blank lines are no rows; lines count from 1.",
         )
     if not tally.num_rows:
-        raise InvalidInputError(f"{path.name} has no rows", hint="Name a JSON Lines file with conversations.")
+        raise no_rows_error(path)
     page = run.artifacts / "preview.html"
     write_atomic(
         page,

@@ -36,7 +36,7 @@ def tuned_gguf(starter_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
         shutil.copy(companion, folder)
     merge_adapter(base, ADAPTER, folder)
     path = folder.parent / "tuned-q8_0.gguf"
-    write_gguf_file(folder, path, "q8_0")
+    write_gguf_file(folder, path, "q8_0", name="tuned")
     return path
 
 

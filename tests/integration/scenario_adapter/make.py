@@ -1,3 +1,4 @@
+# pyright: basic
 """Make the adapter beside this file: ``python tests/integration/scenario_adapter/make.py FOLDER`` (an empty folder).
 
 LoRA rank 16 on every linear layer of SmolLM2-135M-Instruct, one pass over 1,394 rows of ``synth generate --mix setbacks``: of the
@@ -35,7 +36,9 @@ def main() -> None:
     MODELS_PULL.call({"model": "smollm2-135m"})
     SYNTH_GENERATE.call({"out": "made", "num_rows": 5000, "test_rows": 20, "mix": "setbacks"})
     write(workspace / "data" / "train.jsonl", choose(read(workspace / "made" / "train.jsonl")))
-    held_back = [line for line in read(workspace / "made" / "validation.jsonl") if kind_of(line) in NUM_ROWS_OF_KIND]
+    held_back = [
+        line for line in read(workspace / "made" / "validation.jsonl") if kind_of(line) in NUM_ROWS_OF_KIND
+    ]
     write(workspace / "data" / "validation.jsonl", held_back[:NUM_VALIDATION_ROWS])
     trained = TRAIN_RUN.call({"data": "data", "recipe": RECIPE})
     store(workspace / trained.output)
@@ -43,11 +46,15 @@ def main() -> None:
 
 def store(adapter: Path) -> None:
     """Write the adapter in bfloat16 beside this file."""
-    weights = {name: tensor.bfloat16() for name, tensor in load_file(adapter / "adapter_model.safetensors").items()}
+    weights = {
+        name: tensor.bfloat16() for name, tensor in load_file(adapter / "adapter_model.safetensors").items()
+    }
     save_file(weights, HERE / "adapter_model.safetensors", metadata={"format": "pt"})
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = "HuggingFaceTB/SmolLM2-135M-Instruct"
-    (HERE / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (HERE / "adapter_config.json").write_text(
+        json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+    )
 
 
 def choose(lines: list[str]) -> list[str]:
