@@ -129,18 +129,18 @@ def _check_text(turn: Turn) -> Problem | None:
 
 
 def _check_end(turns: Sequence[Turn], unanswered: Problem | None) -> Problem | None:
-    if not any(turn.role == "assistant" for turn in turns):
-        return Problem(
-            "no_assistant", "", "no assistant turn: nothing to train on", "Add the assistant's answer."
-        )
-    if turns[-1].role != "assistant":
+    if turns and turns[-1].role == "assistant":
+        return unanswered
+    if any(turn.role == "assistant" for turn in turns):
         return Problem(
             "last_turn",
             "",
             f"the last turn is the {turns[-1].role}'s",
             "End with the assistant's answer, or remove the turn.",
         )
-    return unanswered
+    return Problem(
+        "no_assistant", "", "no assistant turn: nothing to train on", "Add the assistant's answer."
+    )
 
 
 class _Calls:

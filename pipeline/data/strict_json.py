@@ -126,7 +126,7 @@ def parse_json_text(text: str) -> Any:
     if text.count("[") + text.count("{") > MAX_DEPTH:
         _check_depth(value)
     if "\\ud" in text or "\\uD" in text:
-        _check_text(value)
+        _check_text(text)
     return value
 
 
@@ -254,15 +254,17 @@ _DECODER = json.JSONDecoder(
 )
 
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, check_circular=False)
+# Escapes in the order of a text: right pairs and all that is no surrogate pass by, half a pair is group 1.
+_ESCAPES = re.compile(
+    r"\\(?:[^u]|u(?![dD][89a-fA-F])|u[dD][89abAB]..\\u[dD][c-fC-F]|(u[dD][89a-fA-F]..))", re.DOTALL
+)
 
 
-def _check_text(value: Any) -> None:
-    try:
-        _ENCODER.encode(value).encode("utf-8")
-    except UnicodeEncodeError as error:
-        found = ord(str(error.object)[error.start])
-        raise json_error("lone_surrogate", f"\\u{found:04x} without its other half") from error
+def _check_text(text: str) -> None:
+    """Refuse half a surrogate pair; the text is known to be JSON."""
+    for escape in _ESCAPES.finditer(text):
+        if half := escape[1]:
+            raise json_error("lone_surrogate", f"\\{half.lower()} without its other half")
 
 
 def _check_depth(value: Any) -> None:
