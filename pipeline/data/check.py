@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from pipeline.core.errors import OperationFailedError
 from pipeline.data.answers import note_reading, sort_by_line
-from pipeline.data.collector import without_collector
+from pipeline.data.collector import keep_freed_memory, without_collector
 from pipeline.data.fast_path import FastPath
 from pipeline.data.reader import BLANKS, Block, Source, Window, find_line_ranges, read_blocks
 from pipeline.data.rules import find_ignored_fields, read_right_row
@@ -58,6 +58,7 @@ class RowChecker:
     """Checks lines under one set of options."""
 
     def __init__(self, *, allow_final_calls: bool, use_fast_path: bool = True) -> None:
+        keep_freed_memory()
         self._allow_final_calls = allow_final_calls
         self._fast_path = FastPath(allow_final_calls=allow_final_calls) if use_fast_path else None
 
