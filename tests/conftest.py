@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from hypothesis import settings
 
 from pipeline.models.pull import verify_folder
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no fault; benchmarks/ measures speed
+settings.load_profile("untimed")
 
 
 @pytest.fixture

@@ -130,7 +130,7 @@ def _with_adapter(model: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(shape=SHAPES)
 def test_loss_and_gradients_equal_those_of_single_rows(name: str, shape: Shape) -> None:
     model, rows = _model(name), _make_rows(shape)

@@ -154,20 +154,20 @@ def judge(raw: bytes, *, use_fast_path: bool) -> tuple[list[str], "array[int]", 
     )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(changed_rows())
 def test_both_paths_give_the_same_verdict_and_fingerprints(raw: bytes) -> None:
     assert judge(raw, use_fast_path=True) == judge(raw, use_fast_path=False)
 
 
 @pytest.mark.slow
-@settings(max_examples=20_000, deadline=None)
+@settings(max_examples=20_000)
 @given(changed_rows())
 def test_both_paths_give_the_same_verdict_and_fingerprints_for_very_many_rows(raw: bytes) -> None:
     assert judge(raw, use_fast_path=True) == judge(raw, use_fast_path=False)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(changed_rows() | st.sampled_from(SEED_TEXTS).map(str.encode), min_size=1, max_size=8))
 def test_rows_counted_together_get_the_verdicts_of_rows_counted_apart(rows: list[bytes]) -> None:
     raw = b"\n".join(rows)
@@ -219,7 +219,7 @@ def read_or_code(read: Callable[[], Any]) -> str:
         return error.code
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(changed_rows())
 def test_the_quick_json_reader_reads_what_the_strict_one_reads(raw: bytes) -> None:
     def read_strictly() -> Any:
@@ -280,7 +280,7 @@ SCHEMAS: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(SCHEMAS, SCHEMA_VALUES)
 def test_the_quick_schema_check_accepts_nothing_that_jsonschema_refuses(schema: Any, value: Any) -> None:
     kind = compile_type(schema)
@@ -296,7 +296,7 @@ def test_the_quick_schema_check_accepts_nothing_that_jsonschema_refuses(schema: 
         assert load_schema(schema).find_problem(value) is None
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(
     st.lists(changed_rows() | st.just(b"") | st.just(b" \r"), min_size=1, max_size=60), st.integers(1, 2000)
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.cli import main
@@ -217,7 +217,6 @@ def test_a_gate_on_what_was_not_measured_proves_nothing(score: Any) -> None:
     assert found.status == 1
 
 
-@settings(deadline=None)  # no promise about speed
 @given(st.lists(st.booleans(), max_size=60), st.floats(0, 1))
 def test_a_gate_passes_only_when_the_rate_itself_is_above_the_bound(
     outcomes: list[bool], bound: float

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.cli import main
@@ -268,13 +268,11 @@ def test_a_duplicate_with_another_label_and_a_repeated_id_are_faults_of_the_late
     assert kinds(update_row(), update_row()) == [(2, "repeated_id")]
 
 
-@settings(deadline=None)  # a busy machine is no fault
 @given(st.text(max_size=40))
 def test_any_line_gets_an_answer_and_no_exception(line: str) -> None:
     assert all(fault.line == 1 for fault in FileChecker().check_line(1, line))
 
 
-@settings(deadline=None)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=8), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "messages", "role", "content", "tool_calls", "today", "initial_state", "x"]), inner, max_size=5), max_leaves=12))  # fmt: skip
 def test_any_json_gets_an_answer_and_no_exception(value: Any) -> None:
     assert FileChecker().check_line(1, json.dumps(value))

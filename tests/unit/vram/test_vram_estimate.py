@@ -161,7 +161,7 @@ def test_offloaded_checkpoints_cost_less_than_kept_ones_and_those_less_than_none
     assert len(set(sizes)) == 3
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     name=st.sampled_from(sorted(read_packaged("registry.json")["models"])),
     stack=st.sampled_from(["peft", "trainer", "unsloth", "litgpt", "torchtune"]),
