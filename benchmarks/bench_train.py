@@ -92,6 +92,7 @@ def compare_speed(
         for name in variants:
             child = {**plan, "variant": name, "method": method, "dtype": "bfloat16", "mode": "speed"}
             found[name].append(start_child(child, options.unsloth_python))
+            print(f"{method} {name}: {found[name][-1]['cpu']:.1f} s CPU", file=sys.stderr, flush=True)
     print(
         f"\n{method}, bfloat16, {options.rows} rows, batch {BATCH}, {options.threads} thread(s); medians of {options.rounds} rounds"
     )
@@ -114,20 +115,26 @@ def compare_speed(
 def compare_losses(plan: dict[str, Any], variants: list[str], unsloth_python: Path | None) -> None:
     """Train 50 steps of two rows in 32 bits in the same row order, and print how far the losses are apart."""
     child = {**plan, "method": "lora", "dtype": "float32", "mode": "losses"}
-    losses = {name: start_child({**child, "variant": name}, unsloth_python)["losses"] for name in variants}
     print("\nlora, float32, 50 steps of 2 rows: relative difference of losses to ours")
-    print(f"{'variant':<12}{'step 1':>11}{'step 50':>11}{'largest':>11}{'mean loss':>11}")
+    print(f"{'variant':<12}{'step 1':>11}{'step 50':>11}{'largest':>11}{'mean loss':>11}", flush=True)
+    ours: list[float] = []
     for name in variants:
-        apart = [abs(a - b) / b for a, b in zip(losses[name], losses["ours"], strict=True)]
-        mean = statistics.mean(losses[name])
-        print(f"{name:<12}{apart[0]:>11.1e}{apart[-1]:>11.1e}{max(apart):>11.1e}{mean:>11.6f}")
+        losses: list[float] = start_child({**child, "variant": name}, unsloth_python)["losses"]
+        ours = ours or losses  # the first variant
+        apart = [abs(a - b) / b for a, b in zip(losses, ours, strict=True)]
+        mean = statistics.mean(losses)
+        print(f"{name:<12}{apart[0]:>11.1e}{apart[-1]:>11.1e}{max(apart):>11.1e}{mean:>11.6f}", flush=True)
 
 
 def start_child(child: dict[str, Any], unsloth_python: Path | None) -> dict[str, Any]:
     """Run one variant in a process of its own."""
     python = str(unsloth_python) if child["variant"] == "unsloth" else sys.executable
     done = subprocess.run(
-        [python, __file__, "--child", json.dumps(child)], capture_output=True, text=True, check=False
+        [python, __file__, "--child", json.dumps(child)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
         raise SystemExit(f"{child['variant']} failed:\n{done.stderr[-3000:]}")

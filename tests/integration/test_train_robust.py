@@ -4,6 +4,7 @@
 import fcntl
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -215,8 +216,11 @@ def test_a_disk_that_fills_up_stops_before_the_checkpoint_and_the_run_can_go_on(
 
 
 def test_early_stopping_fires_and_the_best_weights_are_kept(tiny_model: Path, rows: Path) -> None:
-    # Far too high a learning rate: what is learnt by heart makes the held-back rows worse.
-    run = _train(tiny_model, rows, max_steps=60, learning_rate=0.1, early_stopping_patience=2, method="full")
+    # The held-back rows answer the training questions otherwise, so whatever is learnt by heart makes them worse.
+    lines = (rows / "train.jsonl").read_text(encoding="utf-8").splitlines()[:4]
+    others = [re.sub(r"It is \d+\.", "Nobody can say that.", line) for line in lines]
+    (rows / "validation.jsonl").write_text("\n".join(others) + "\n", encoding="utf-8")
+    run = _train(tiny_model, rows, max_steps=60, learning_rate=0.02, early_stopping_patience=2, method="full")
     outcome, losses = _facts(run)["outcome"], _by_step(run, "eval_loss")
     assert outcome["num_steps"] < outcome["num_steps_planned"] == 60
     best = min(losses, key=lambda step: losses[step])
