@@ -35,6 +35,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--methods", default="lora,full")
+    parser.add_argument("--dtype", default="bfloat16", help="float32 on a processor without AVX-512")
     parser.add_argument("--losses", action="store_true")
     parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -90,11 +91,11 @@ def compare_speed(
     found: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
     for _ in range(options.rounds):
         for name in variants:
-            child = {**plan, "variant": name, "method": method, "dtype": "bfloat16", "mode": "speed"}
+            child = {**plan, "variant": name, "method": method, "dtype": options.dtype, "mode": "speed"}
             found[name].append(start_child(child, options.unsloth_python))
             print(f"{method} {name}: {found[name][-1]['cpu']:.1f} s CPU", file=sys.stderr, flush=True)
     print(
-        f"\n{method}, bfloat16, {options.rows} rows, batch {BATCH}, {options.threads} thread(s); medians of {options.rounds} rounds"
+        f"\n{method}, {options.dtype}, {options.rows} rows, batch {BATCH}, {options.threads} thread(s); medians of {options.rounds} rounds"
     )
     print(
         f"{'variant':<12}{'CPU s/row':>11}{'wall s/row':>12}{'rows/s':>9}{'CPU ratio':>11}{'wall ratio':>12}{'GiB':>6}"

@@ -19,6 +19,7 @@ import pytest
 
 from pipeline.core.jobs import stop_process_tree
 from pipeline.core.runs import list_runs
+from pipeline.train.recipe import cpu_smoke
 
 pytestmark = pytest.mark.slow
 
@@ -28,6 +29,9 @@ Script = Generator[tuple[str, Values], Values, None]
 REPOSITORY = Path(__file__).resolve().parents[2]
 MAX_CALLS = 30
 MAX_ANSWER_CHARACTERS = 10_000
+RECIPE: Values = (
+    cpu_smoke().model_copy(update={"micro_batch_size": 4}).model_dump(mode="json")
+)  # half the time
 RUN_SECONDS = 2700  # only ends what hangs; on idle cores it takes minutes
 PERSONA = REPOSITORY / "datasets" / "personas"
 MAX_FIRST_TRIES = 5
@@ -82,7 +86,7 @@ def fine_tune_the_taskmaster_persona() -> Script:
     assert checked["num_invalid"] == 0, checked
     shown = yield from start("data_preview", data="data/train.jsonl", num_rows=2)
     assert shown["num_untrained"] == 0, shown
-    trained = yield from start("train_run", data="data", preset="cpu-smoke")
+    trained = yield from start("train_run", data="data", recipe=RECIPE)
     exported = yield from start("export_run", run=trained["run_id"], name="taskmaster", quantizations=["f16"])
     assert exported["gate_passed"], exported
     measured = yield from start("evals_run", cases="data/test.jsonl", serve="models/taskmaster", limit=4)
