@@ -35,7 +35,9 @@ AGENT_REQUESTS = (
     "What is still open?",
     "Task 1 is done",
 )
-_VALIDATION_ROWS = 48  # enough for a loss to two digits; it is computed five times during training
+# 48 are enough for a loss to two digits; it is computed five times, which a short training should not spend its time on.
+_MIN_VALIDATION_ROWS, _MAX_VALIDATION_ROWS = 4, 48
+_TRAIN_ROWS_PER_VALIDATION_ROW = 20
 _FEW_ROWS = 1200  # from here on a slow processor needs over half an hour
 _AGENT_TODAY = "2026-03-11"
 
@@ -149,7 +151,7 @@ def _build(request: QuickstartRunRequest, runner: StepRunner, workspace: Path, r
         {
             "out": data,
             "num_rows": request.num_rows,
-            "validation_rows": _VALIDATION_ROWS,
+            "validation_rows": _choose_validation_rows(request.num_rows),
             "test_rows": request.test_rows,
             "seed": request.seed,
         },
@@ -168,6 +170,11 @@ def _build(request: QuickstartRunRequest, runner: StepRunner, workspace: Path, r
         still_there=exists_below(workspace, "path"),
     )
     return {"pull": pulled, "data": made, "train": trained, "export": exported}
+
+
+def _choose_validation_rows(num_rows: int) -> int:
+    wanted = num_rows // _TRAIN_ROWS_PER_VALIDATION_ROW
+    return min(_MAX_VALIDATION_ROWS, max(_MIN_VALIDATION_ROWS, wanted))
 
 
 def _measure(
