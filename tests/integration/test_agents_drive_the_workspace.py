@@ -29,9 +29,7 @@ Script = Generator[tuple[str, Values], Values, None]
 REPOSITORY = Path(__file__).resolve().parents[2]
 MAX_CALLS = 30
 MAX_ANSWER_CHARACTERS = 10_000
-RECIPE: Values = (
-    cpu_smoke().model_copy(update={"micro_batch_size": 4}).model_dump(mode="json")
-)  # half the time
+RECIPE: Values = cpu_smoke().model_dump(mode="json")
 RUN_SECONDS = 2700  # only ends what hangs; on idle cores it takes minutes
 PERSONA = REPOSITORY / "datasets" / "personas"
 MAX_FIRST_TRIES = 5

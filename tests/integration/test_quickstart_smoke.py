@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 COMMAND = [
     *(sys.executable, "-m", "pipeline", "quickstart", "run", "--preset", "cpu-smoke", "--json"),
-    *("--num-rows", "320", "--test-rows", "6", "--base-test-rows", "4"),
+    *("--num-rows", "160", "--test-rows", "6", "--base-test-rows", "4"),
 ]
 
 
@@ -103,7 +103,7 @@ def test_the_exported_model_is_served_and_parses_a_tool_call(
         ChatClient(server.base_url, found.name) as client,
     ):
         completion = client.complete(messages, tools=load_tools(), max_tokens=64)
-    # Twenty steps do not make a good model; they do make one that answers a plain request with a parsed call.
+    # Forty steps do not make a good model; they do make one that answers a plain request with a parsed call.
     assert [call.name for call in completion.message.tool_calls] == ["delete_task"]
     assert completion.finish_reason == "tool_calls"
 

@@ -98,15 +98,15 @@ def keep_activations_in(model: nn.Module, dtype: torch.dtype) -> None:
             module.register_forward_hook(cast)
 
 
-def map_large_blocks() -> None:
-    """Make glibc give tensors over 4 MB back to the system as soon as they are freed; elsewhere does nothing.
+def map_large_blocks(dtype: torch.dtype) -> None:
+    """Make glibc give tensors over 2 million numbers back to the system as soon as they are freed; elsewhere does nothing.
 
     By default its threshold grows with what is freed, up to 32 MB, and batches of many lengths then leave holes: a run of
     300 steps grew from 8.5 to 11.3 GB. A fixed threshold costs no time that could be measured (docs/experiments.md).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 4_000_000)
+        mallopt(_M_MMAP_THRESHOLD, 2_000_000 * dtype.itemsize)
 
 
 class _LoraProduct(torch.autograd.Function):

@@ -113,7 +113,7 @@ def _prepare(loader: ModelLoader, job: TrainJob, refusal: str | None) -> _Sessio
         )
     device_type, dtype = choose_dtype(job.recipe)
     if device_type == "cpu":
-        map_large_blocks()
+        map_large_blocks(dtype)
     recipe = job.recipe
     batch = recipe.micro_batch_size * recipe.gradient_accumulation_steps * num_processes()
     steps = recipe.max_steps or math.ceil(math.ceil(len(rows.rows) / batch) * recipe.num_epochs)
