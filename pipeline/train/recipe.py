@@ -86,7 +86,7 @@ def cpu_smoke() -> TrainRecipe:
         alpha=32,
         learning_rate=2e-3,  # few steps have to show; too high for a long run
         max_steps=40,  # after 20 it did not answer after a tool result, which the export gate rightly refuses
-        micro_batch_size=4,  # half the time of 8; how many steps it takes decides whether the chain holds
+        micro_batch_size=4,  # less time than 8; that the chain holds is a matter of steps, not rows
         max_length=544,  # longest generated row; longer ones are the user's own and are reported
         early_stopping_patience=None,  # the point is to reach the end
     )

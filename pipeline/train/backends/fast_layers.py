@@ -102,7 +102,9 @@ def map_large_blocks(dtype: torch.dtype) -> None:
     """Make glibc give tensors over 2 million numbers back to the system as soon as they are freed; elsewhere does nothing.
 
     By default its threshold grows with what is freed, up to 32 MB, and batches of many lengths then leave holes: a run of
-    300 steps grew from 8.5 to 11.3 GB. A fixed threshold costs no time that could be measured (docs/experiments.md).
+    300 steps grew from 8.5 to 11.3 GB. A threshold of 4 MB cost no measurable time in 16 bits (docs/experiments.md), but
+    some in 32, where the same tensors are twice as large: so it is counted in numbers of ``dtype``, the compute type
+    (decision 0095).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
