@@ -3,12 +3,15 @@
 Pure arithmetic. Whether a rung fits is asked of ``memory.py`` before the launch and of the machine afterwards.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.train.recipe import TrainRecipe
 
 _SHORTER = 0.75
 _SHORTEST = 0.25
+_FEWEST_ROWS = 0.5
+"""Of the rows; without most of them it would be another training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,14 @@ def first_rung(recipe: TrainRecipe) -> Rung:
     )
 
 
-def next_rung(rung: Rung, longest_row: int, recipe: TrainRecipe) -> Rung | None:
-    """Return the next step down, or None at the foot; ``longest_row`` is the longest of the rows still used."""
+def next_rung(rung: Rung, row_lengths: Sequence[int], recipe: TrainRecipe) -> Rung | None:
+    """Return the next step down, or None at the foot.
+
+    Args:
+        rung: Where we are.
+        row_lengths: Tokens of every row that the recipe trains on.
+        recipe: What was asked for.
+    """
     if rung.micro_batch_size > 1:
         half = rung.micro_batch_size // 2
         smaller = next(size for size in range(half, 0, -1) if rung.micro_batch_size % size == 0)
@@ -55,7 +64,9 @@ def next_rung(rung: Rung, longest_row: int, recipe: TrainRecipe) -> Rung | None:
         )
     if not rung.gradient_checkpointing:
         return replace(rung, gradient_checkpointing=True)
-    shorter = int(min(rung.max_length, longest_row) * _SHORTER)
-    if shorter < recipe.max_length * _SHORTEST:
+    longest = max(length for length in row_lengths if length <= rung.max_length)
+    shorter = int(longest * _SHORTER)
+    num_left = sum(length <= shorter for length in row_lengths)
+    if shorter < recipe.max_length * _SHORTEST or num_left < len(row_lengths) * _FEWEST_ROWS:
         return None
     return replace(rung, max_length=shorter)

@@ -4,6 +4,7 @@ The estimate knows nothing of shared prefixes, so it is on the safe side; where 
 training starts and the ladder catches what happens.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,25 +17,26 @@ from pipeline.vram.fields import Fields
 
 
 def choose_rung(
-    recipe: TrainRecipe, rung: Rung, longest_row: int, available_bytes: int, facts: dict[str, Any]
+    recipe: TrainRecipe, rung: Rung, row_lengths: Sequence[int], available_bytes: int, facts: dict[str, Any]
 ) -> Rung:
     """Return the first rung whose expected need is there.
 
     Args:
         recipe: What was asked for.
         rung: Where to begin.
-        longest_row: Tokens of the longest training row.
+        row_lengths: Tokens of every training row.
         available_bytes: Free memory of the device.
         facts: ``model`` (folder), ``device_type`` and ``dtype`` of the run.
 
     Raises:
         DoesNotFitError: If even the lowest rung's least need is not there.
     """
+    longest_row = max(row_lengths)
     while True:
         need = _estimate_bytes(recipe, rung, longest_row, facts)
         if need is None or need[1] <= available_bytes:
             return rung
-        lower = next_rung(rung, longest_row, recipe)
+        lower = next_rung(rung, row_lengths, recipe)
         if lower is None:
             break
         rung = lower

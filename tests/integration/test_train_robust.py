@@ -215,12 +215,22 @@ def test_a_disk_that_fills_up_stops_before_the_checkpoint_and_the_run_can_go_on(
     assert sorted(_by_step(run, "loss")) == [1, 2, 3, 4, 5, 6]
 
 
-def test_early_stopping_fires_and_the_best_weights_are_kept(tiny_model: Path, rows: Path) -> None:
-    # The held-back rows answer the training questions otherwise, so whatever is learnt by heart makes them worse.
+OVERFITTING = {"max_steps": 60, "learning_rate": 0.02, "early_stopping_patience": 2, "method": "full"}
+
+
+@pytest.fixture
+def contradicted_rows(rows: Path) -> Path:
+    """Held-back rows answer the training questions otherwise, so whatever is learnt by heart makes them worse."""
     lines = (rows / "train.jsonl").read_text(encoding="utf-8").splitlines()[:4]
     others = [re.sub(r"It is \d+\.", "Nobody can say that.", line) for line in lines]
     (rows / "validation.jsonl").write_text("\n".join(others) + "\n", encoding="utf-8")
-    run = _train(tiny_model, rows, max_steps=60, learning_rate=0.02, early_stopping_patience=2, method="full")
+    return rows
+
+
+def test_early_stopping_fires_and_the_best_weights_are_kept(
+    tiny_model: Path, contradicted_rows: Path
+) -> None:
+    run = _train(tiny_model, contradicted_rows, **OVERFITTING)
     outcome, losses = _facts(run)["outcome"], _by_step(run, "eval_loss")
     assert outcome["num_steps"] < outcome["num_steps_planned"] == 60
     best = min(losses, key=lambda step: losses[step])
@@ -232,6 +242,57 @@ def test_early_stopping_fires_and_the_best_weights_are_kept(tiny_model: Path, ro
     assert all(torch.equal(saved[name], kept[name]) for name in kept)
     result = json.loads((run.path / "result.json").read_text(encoding="utf-8"))
     assert any("stopped early" in warning for warning in result["warnings"])
+
+
+def test_a_resumed_run_stops_as_early_as_an_undisturbed_one(
+    tiny_model: Path, contradicted_rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = _train(tiny_model, contradicted_rows, **OVERFITTING)
+    whole = _facts(undisturbed)["outcome"]
+    last = whole["num_steps"]
+    with monkeypatch.context() as broken:
+        # After the first of two evaluations without progress.
+        _break_loss(broken, last - 2, lambda found: (found[0] * math.nan, found[1]))
+        with pytest.raises(OperationFailedError):
+            _train(tiny_model, contradicted_rows, **OVERFITTING)
+    run = next(run for run in list_runs() if run.id != undisturbed.id)
+    _train(tiny_model, contradicted_rows, run, **OVERFITTING)
+    outcome = _facts(run)["outcome"]
+    assert outcome["resumed_from_step"] == last - 12  # an evaluation and a checkpoint every twelve steps
+    assert (outcome["num_steps"], outcome["best_step"]) == (last, whole["best_step"])
+
+
+def test_a_run_that_had_ended_takes_no_further_step_when_it_is_resumed(
+    tiny_model: Path, contradicted_rows: Path
+) -> None:
+    for changes in ({}, OVERFITTING):  # at its last step, inside an epoch; and by early stopping
+        run = _train(tiny_model, contradicted_rows, **changes)
+        before, logged = _facts(run)["outcome"], len(run.metrics())
+        (output,) = [path for name in ("adapter", "model") if (path := run.artifacts / name).is_dir()]
+        weights = {path.name: load_file(path) for path in output.glob("*.safetensors")}
+        shutil.rmtree(output)  # killed after the last checkpoint
+        _train(tiny_model, contradicted_rows, run, **changes)
+        after = _facts(run)["outcome"]
+        assert len(run.metrics()) == logged
+        assert {**after, "resumed_from_step": None} == {**before, "resumed_from_step": None}
+        for name, kept in weights.items():
+            saved = load_file(output / name)
+            assert all(torch.equal(saved[key], kept[key]) for key in kept)
+
+
+def test_a_resumed_run_logs_the_same_means_where_not_every_step_is_logged(
+    tiny_model: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"max_steps": 405, "micro_batch_size": 1}  # logged every second step, saved every 80
+    whole = _train(tiny_model, rows, **changes)
+    with monkeypatch.context() as broken:
+        _break_loss(broken, 250, lambda found: (found[0] * math.nan, found[1]))
+        with pytest.raises(OperationFailedError):
+            _train(tiny_model, rows, **changes)
+    run = next(run for run in list_runs() if run.id != whole.id)
+    _train(tiny_model, rows, run, **changes)
+    assert _by_step(run, "loss") == pytest.approx(_by_step(whole, "loss"), rel=1e-5)
+    assert sorted(_by_step(run, "loss")) == list(range(2, 406, 2))
 
 
 @pytest.mark.parametrize("num_steps", [6, 9, 11])

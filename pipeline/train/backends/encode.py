@@ -53,9 +53,9 @@ class EncodedRows:
         return sum(label != IGNORED for row in self.rows for label in row.labels)
 
     @property
-    def longest(self) -> int:
-        """Tokens of the longest kept row."""
-        return max((row.num_tokens for row in self.rows), default=0)
+    def lengths(self) -> list[int]:
+        """Tokens of every kept row."""
+        return [row.num_tokens for row in self.rows]
 
     def within(self, max_length: int) -> "EncodedRows":
         """Return the rows of at most that many tokens."""

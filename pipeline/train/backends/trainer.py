@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader, Subset
-from transformers import TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
 
 from pipeline.core.errors import OperationFailedError
@@ -25,7 +26,7 @@ from pipeline.train.job import TrainJob
 
 _MARKER = "complete.json"
 _SECONDS_BETWEEN_CHECKPOINTS = 600.0
-"""However long a step takes, no more work than this is lost."""
+"""However long a step takes, one process loses no more work than this (and what is left until the next logged step)."""
 
 
 class PrefixTrainer(SFTTrainer):
@@ -124,6 +125,12 @@ class PrefixTrainer(SFTTrainer):
             require_disk(folder, self.checkpoint_bytes(), f"The checkpoint of step {self.state.global_step}")
             raise
 
+    def adopt_end(self, checkpoint: Path) -> None:
+        """Take over the history and the weights to keep of a run that ended with a checkpoint; another step would be one too many."""
+        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        best = Path(self.state.best_model_checkpoint or checkpoint)
+        self._load_from_checkpoint(str(best if best.is_dir() else checkpoint))
+
     def checkpoint_bytes(self) -> int:
         """Return about what a checkpoint takes: what is trained, and its two Adam moments in 32 bits."""
         model: Any = self.model
@@ -134,7 +141,21 @@ class PrefixTrainer(SFTTrainer):
 def newest_checkpoint(folder: Path) -> Path | None:
     """Return the newest checkpoint that was written to its end, or None."""
     whole = [path.parent for path in folder.glob(f"checkpoint-*/{_MARKER}")]
-    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
+    return max(whole, key=step_of, default=None)
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the number of steps that a checkpoint comes after."""
+    return int(checkpoint.name.split("-")[1])
+
+
+def evaluations_without_progress(checkpoint: Path | None) -> int:
+    """Return how many evaluations in a row, up to a checkpoint, were no better than the best before them."""
+    if checkpoint is None:
+        return 0
+    saved = read_json(checkpoint / TRAINER_STATE_NAME).get("stateful_callbacks", {})
+    stopping = saved.get(EarlyStoppingCallback.__name__, {})
+    return int(stopping.get("attributes", {}).get("early_stopping_patience_counter", 0))
 
 
 def seconds_in(checkpoint: Path | None) -> float:
@@ -169,7 +190,9 @@ class Reporter(TrainerCallback):
         rate = done * batch * self.mean_tokens / max(1e-9, time.monotonic() - self.started)
         loss = "" if self.loss is None else f"loss {self.loss:.3f}  "  # the first is logged after its step
         self.progress.update(state.global_step, f"{loss}{rate:.0f} tok/s")
-        if time.monotonic() - self.last_save > _SECONDS_BETWEEN_CHECKPOINTS and args.world_size == 1:
+        is_late = time.monotonic() - self.last_save > _SECONDS_BETWEEN_CHECKPOINTS
+        # A logged loss is a mean since the last one: saved between two, it would be another after a resume.
+        if is_late and args.world_size == 1 and state.global_step % args.logging_steps == 0:
             control.should_save = True
 
     def on_log(self, args, state, control, logs, **_) -> None:  # noqa: ANN001, ANN003

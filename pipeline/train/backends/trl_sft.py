@@ -29,7 +29,13 @@ from pipeline.train.backends.fast_layers import map_large_blocks
 from pipeline.train.backends.load import choose_dtype, find_causal, load_model
 from pipeline.train.backends.preference import PairCollator, PreferenceTrainer
 from pipeline.train.backends.prefix import PrefixCollator, install_loss, why_not_shared
-from pipeline.train.backends.trainer import PrefixTrainer, Reporter, newest_checkpoint
+from pipeline.train.backends.trainer import (
+    PrefixTrainer,
+    Reporter,
+    evaluations_without_progress,
+    newest_checkpoint,
+    step_of,
+)
 from pipeline.train.device_lock import device_lock
 from pipeline.train.job import TrainJob, TrainOutcome
 from pipeline.train.ladder import Rung, first_rung, next_rung
@@ -128,12 +134,8 @@ def _climb_down(session: _Session) -> TrainOutcome:
         outcome = _train_on(session, rung)
         if outcome is not None:
             return replace(outcome, changes=tuple(changes), rung=asdict(rung))
-        lower = next_rung(rung, session.rows.within(rung.max_length).longest, recipe)
-        # Without most of its rows it would be another training.
-        is_foot = (
-            lower is None or len(session.rows.within(lower.max_length).rows) < len(session.rows.rows) / 2
-        )
-        if lower is None or is_foot or num_processes() > 1:
+        lower = next_rung(rung, session.rows.lengths, recipe)
+        if lower is None or num_processes() > 1:
             raise DoesNotFitError(
                 f"out of memory with {rung}",
                 hint="Lower micro_batch_size or max_length, use method=lora, or a smaller base model; "
@@ -142,7 +144,7 @@ def _climb_down(session: _Session) -> TrainOutcome:
         newest = newest_checkpoint(job.checkpoints)
         where = newest.name.replace("-", " of step ") if newest else "the beginning"
         changes.append(f"out of memory with {rung}: went on from {where} with {lower}")
-        job.run.log_metrics(step=int(newest.name.split("-")[1]) if newest else 0, change=changes[-1])
+        job.run.log_metrics(step=step_of(newest) if newest else 0, change=changes[-1])
         write_json(job.checkpoints / _RUNG_FILE, {"rung": asdict(lower), "changes": changes})
         rung = lower
         gc.collect()
@@ -164,7 +166,7 @@ def _first_rung(session: _Session) -> tuple[Rung, list[str]]:
         "device_type": session.device_type,
         "dtype": str(session.dtype).removeprefix("torch."),
     }
-    rung = choose_rung(session.job.recipe, asked, session.rows.longest, available, facts)
+    rung = choose_rung(session.job.recipe, asked, session.rows.lengths, available, facts)
     if rung == asked:
         return rung, []
     return rung, [f"the memory estimate does not allow {asked}: began with {rung}"]
@@ -250,7 +252,9 @@ def _make_trainer(
 
 def _arguments(session: _Session, rung: Rung) -> SFTConfig:
     job, recipe, steps = session.job, session.job.recipe, session.num_steps
-    interval = max(1, steps // NUM_CHECKPOINTS)
+    log_every = max(1, steps // 200)
+    # Checkpoints fall on logged steps: a logged loss is a mean since the last one, and a resume begins a new mean.
+    interval = max(log_every, steps // NUM_CHECKPOINTS // log_every * log_every)
     has_validation = bool(session.validation.rows)
     checkpointing: dict[str, Any] = {_CHECKPOINTING: rung.gradient_checkpointing}
     return SFTConfig(
@@ -269,7 +273,7 @@ def _arguments(session: _Session, rung: Rung) -> SFTConfig:
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
-        logging_steps=max(1, steps // 200),
+        logging_steps=log_every,
         save_steps=interval,
         eval_strategy="steps" if has_validation else "no",
         eval_steps=interval,
@@ -305,7 +309,10 @@ def _run(session: _Session, trainer: PrefixTrainer, rows: EncodedRows) -> TrainO
         with warnings.catch_warnings():
             # torch's checkpoint loader warns about a future default; nothing a user can act on.
             warnings.simplefilter("ignore", FutureWarning)
-            outcome = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+            if resume and _is_over(session, resume):
+                trainer.adopt_end(resume)
+            else:
+                trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     eval_loss = trainer.state.best_metric
     model: Any = trainer.model
     if rank() == 0:
@@ -316,7 +323,7 @@ def _run(session: _Session, trainer: PrefixTrainer, rows: EncodedRows) -> TrainO
         num_steps=trainer.state.global_step,
         num_steps_planned=session.num_steps,
         best_step=trainer.state.best_global_step,
-        train_loss=_mean_loss(trainer, otherwise=outcome.training_loss),
+        train_loss=_mean_loss(trainer),
         eval_loss=None if eval_loss is None else float(eval_loss),
         num_rows=len(rows.rows),
         num_rows_too_long=rows.num_too_long,
@@ -325,8 +332,15 @@ def _run(session: _Session, trainer: PrefixTrainer, rows: EncodedRows) -> TrainO
         num_trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         dtype="bfloat16" if trainer.args.bf16 else "float16" if trainer.args.fp16 else "float32",
         num_processes=num_processes(),
-        resumed_from_step=int(resume.name.split("-")[1]) if resume else None,
+        resumed_from_step=step_of(resume) if resume else None,
     )
+
+
+def _is_over(session: _Session, checkpoint: Path) -> bool:
+    """Tell whether a run ended with this checkpoint: at its last step, or because evaluations no longer got better."""
+    patience = session.job.recipe.early_stopping_patience
+    has_stopped = patience is not None and evaluations_without_progress(checkpoint) >= patience
+    return step_of(checkpoint) >= session.num_steps or has_stopped
 
 
 def _add_callbacks(
@@ -335,7 +349,9 @@ def _add_callbacks(
     recipe = session.job.recipe
     trainer.remove_callback(PrinterCallback)  # it prints to stdout, which belongs to the result
     if recipe.early_stopping_patience is not None and session.validation.rows:
-        trainer.add_callback(EarlyStoppingCallback(recipe.early_stopping_patience))
+        stopping = EarlyStoppingCallback(recipe.early_stopping_patience)
+        stopping.early_stopping_patience_counter = evaluations_without_progress(resume)
+        trainer.add_callback(stopping)
     if rank() > 0:
         return
     trainer.add_callback(Reporter(session.job, progress, mean_tokens, resume))
@@ -356,7 +372,7 @@ def _complete_model_folder(job: TrainJob) -> None:
             shutil.copyfile(path, job.output / path.name)
 
 
-def _mean_loss(trainer: PrefixTrainer, *, otherwise: float) -> float:
+def _mean_loss(trainer: PrefixTrainer) -> float:
     # Releases differ in what they divide by after a resume; the history holds all steps, those before it included.
     losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
-    return sum(losses) / len(losses) if losses else otherwise
+    return sum(losses) / len(losses)

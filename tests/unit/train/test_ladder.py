@@ -16,11 +16,9 @@ RECIPE = TrainRecipe(micro_batch_size=6, gradient_accumulation_steps=2, max_leng
 def test_the_steps_are_micro_batch_then_checkpointing_then_length() -> None:
     rungs: list[Rung] = []
     rung: Rung | None = first_rung(RECIPE)
-    longest = 320
     while rung is not None:
         rungs.append(rung)
-        longest = min(longest, rung.max_length)
-        rung = next_rung(rung, longest, RECIPE)
+        rung = next_rung(rung, [320, 240, 180, 135, 60, 60, 60, 60], RECIPE)
     assert rungs == [
         Rung(6, 2, False, 400),
         Rung(3, 4, False, 400),
@@ -38,7 +36,13 @@ def test_every_step_keeps_the_global_batch() -> None:
     rung: Rung | None = first_rung(recipe)
     while rung is not None:
         assert rung.micro_batch_size * rung.gradient_accumulation_steps == 60
-        rung = next_rung(rung, 100, recipe)
+        rung = next_rung(rung, [100], recipe)
+
+
+def test_no_step_leaves_out_more_than_half_of_the_rows() -> None:
+    foot = Rung(1, 12, True, 400)
+    assert next_rung(foot, [320, 320, 240, 240], RECIPE) == Rung(1, 12, True, 240)
+    assert next_rung(foot, [320, 320, 320, 240, 240], RECIPE) is None
 
 
 @pytest.fixture
@@ -61,12 +65,12 @@ def facts(tmp_path: Path) -> dict[str, object]:
 
 
 def test_a_recipe_that_fits_begins_as_it_is(facts: dict[str, object]) -> None:
-    assert choose_rung(RECIPE, first_rung(RECIPE), 320, 64 << 30, facts) == first_rung(RECIPE)
+    assert choose_rung(RECIPE, first_rung(RECIPE), [320], 64 << 30, facts) == first_rung(RECIPE)
 
 
 def test_a_recipe_that_is_too_large_begins_lower(facts: dict[str, object]) -> None:
     recipe = TrainRecipe(micro_batch_size=64, max_length=1024)
-    rung = choose_rung(recipe, first_rung(recipe), 1024, 8 << 30, facts)
+    rung = choose_rung(recipe, first_rung(recipe), [1024], 8 << 30, facts)
     assert rung.micro_batch_size < 64
     assert rung.max_length == 1024
 
@@ -74,13 +78,18 @@ def test_a_recipe_that_is_too_large_begins_lower(facts: dict[str, object]) -> No
 def test_a_recipe_that_cannot_fit_is_refused_with_numbers(facts: dict[str, object]) -> None:
     # The weights alone take 1.1e9 x 2 bytes.
     with pytest.raises(DoesNotFitError, match="free") as caught:
-        choose_rung(RECIPE, first_rung(RECIPE), 320, 1 << 30, facts)
+        choose_rung(RECIPE, first_rung(RECIPE), [320], 1 << 30, facts)
     needed = caught.value.details["needed_bytes"]
     assert isinstance(needed, int)
     assert needed > 2.0e9
 
 
+def test_the_estimate_does_not_begin_without_most_of_the_rows(facts: dict[str, object]) -> None:
+    with pytest.raises(DoesNotFitError, match="rows up to 400 tokens"):  # of 135 tokens they might fit
+        choose_rung(RECIPE, first_rung(RECIPE), [320] * 10, 2350 << 20, facts)
+
+
 def test_a_model_that_the_estimate_does_not_know_is_tried(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", {"model_type": "unheard-of"})
     facts: dict[str, object] = {"model": tmp_path, "device_type": "cpu", "dtype": "float32"}
-    assert choose_rung(RECIPE, first_rung(RECIPE), 320, 1, facts) == first_rung(RECIPE)
+    assert choose_rung(RECIPE, first_rung(RECIPE), [320], 1, facts) == first_rung(RECIPE)
