@@ -56,7 +56,7 @@ class QuickstartRunRequest(Request):
     base_test_rows: int = Field(default=60, ge=4)
     """The first of them that the base model is evaluated on too; it is slower, because it does not stop."""
     seed: int = 0
-    """Seed of data and training."""
+    """Seed of the data; the recipe has its own."""
     name: str = "task-agent"
     """The model appears as models/NAME."""
     fresh: bool = False

@@ -61,6 +61,8 @@ class TrainOutcome:
     """Training rows used."""
     num_rows_too_long: int
     """Training rows left out because of max_length."""
+    num_validation_rows_too_long: int = 0
+    """Validation rows left out because of max_length."""
     num_tokens: int
     """Tokens in the training rows."""
     num_trained_tokens: int

@@ -90,7 +90,7 @@ def train_model(request: TrainRunRequest, run: Run) -> TrainRunResult:
     require("torch", "transformers", "trl", "peft", "datasets", extra="train")
     backend = _choose_backend(request.backend)
     job = build_job(request, run)
-    require(*(_TRACKERS[name] for name in job.recipe.report_to), extra="train")
+    _require_trackers(job.recipe)
     require_disk(run.path, _checkpoint_bytes(job.recipe, job.base_model), "Training with its checkpoints")
     if job.recipe.objective == "dpo":
         write_jsonl(run.artifacts / "pairs.jsonl", [to_row(pair) for pair in job.train_examples])
@@ -122,6 +122,17 @@ def train_model(request: TrainRunRequest, run: Run) -> TrainRunResult:
         warnings=_warnings(outcome),
         next_step=f"llmops export run run:{run.id}",
     )
+
+
+def _require_trackers(recipe: TrainRecipe) -> None:
+    missing = [name for name in recipe.report_to if installed_version(_TRACKERS[name]) is None]
+    if missing:
+        packages = " ".join(_TRACKERS[name] for name in missing)
+        raise MissingDependencyError(
+            f"{', '.join(missing)} not installed",
+            hint=f"Run `pip install {packages}`, or leave it out of the recipe's report_to.",
+            missing=missing,
+        )
 
 
 def build_job(request: TrainRunRequest, run: Run) -> TrainJob:
@@ -228,6 +239,13 @@ def _warnings(outcome: TrainOutcome) -> list[str]:
     found = list(outcome.changes)
     if outcome.num_rows_too_long:
         found.append(f"{outcome.num_rows_too_long} rows are longer than max_length and were left out")
+    if outcome.num_validation_rows_too_long:
+        effect = ": nothing is left to evaluate, and training does not stop early" * (
+            outcome.eval_loss is None
+        )
+        found.append(
+            f"{outcome.num_validation_rows_too_long} validation rows are longer than max_length and were left out{effect}"
+        )
     if outcome.not_shared_because:
         found.append(f"trained without sharing prompt prefixes: {outcome.not_shared_because}")
     if outcome.num_steps < outcome.num_steps_planned:

@@ -14,7 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.core.errors import DoesNotFitError, InvalidInputError, OperationFailedError
+from pipeline.core.errors import (
+    DoesNotFitError,
+    InvalidInputError,
+    MissingDependencyError,
+    OperationFailedError,
+)
+from pipeline.core.extras import installed_version
 from pipeline.core.files import write_jsonl
 from pipeline.core.runs import Run, list_runs
 from pipeline.train.backends import prefix
@@ -318,6 +324,27 @@ def test_a_taken_device_is_refused_with_the_run_that_has_it(
         with pytest.raises(InvalidInputError, match="abcdef is training on cpu"):
             _train(tiny_model, rows)
     _train(tiny_model, rows, max_steps=1)  # given back
+
+
+def test_validation_rows_that_are_too_long_are_reported(tiny_model: Path, rows: Path) -> None:
+    lines = (rows / "validation.jsonl").read_text(encoding="utf-8").splitlines()
+    long = [re.sub(r"What is", "Tell me, " * 100 + "what is", line) for line in lines]
+    for too_long, expected in (
+        (1, "1 validation rows .* left out$"),
+        (4, "4 validation .* nothing is left to evaluate"),
+    ):
+        kept = long[:too_long] + lines[too_long:]
+        (rows / "validation.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
+        run = _train(tiny_model, rows, max_steps=1, max_length=128)
+        result = json.loads((run.path / "result.json").read_text(encoding="utf-8"))
+        assert re.search(expected, result["warnings"][0])
+
+
+@pytest.mark.skipif(installed_version("mlflow") is not None, reason="the tracker is there")
+def test_a_tracker_that_is_not_installed_is_named_with_its_package(tiny_model: Path, rows: Path) -> None:
+    with pytest.raises(MissingDependencyError, match="mlflow not installed") as caught:
+        _train(tiny_model, rows, report_to=["mlflow"])
+    assert "pip install mlflow" in caught.value.hint
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU trains in 4 bits")

@@ -27,13 +27,12 @@ def choose_dtype(recipe: TrainRecipe) -> tuple[str, torch.dtype]:
     return device_type, torch.bfloat16 if has_bf16 else torch.float32
 
 
-def load_model(job: TrainJob, device_type: str, dtype: torch.dtype, checkpointing: bool) -> Any:
-    """Load with transformers and PEFT; see ``ModelLoader``.
+def refuse_four_bits_on_cpu(recipe: TrainRecipe, device_type: str) -> None:
+    """Refuse what no backend computes rightly.
 
     Raises:
-        InvalidInputError: If a target module is unknown, or a CPU should train on a base in 4 bits.
+        InvalidInputError: If a CPU should train on a base in 4 bits.
     """
-    recipe = job.recipe
     if recipe.quantization is not None and device_type == "cpu":
         # bitsandbytes 0.50.2 repacks the weights at the first evaluation; the gradients of every step after it are
         # wrong by 70 %, without an error (docs/experiments.md).
@@ -42,6 +41,15 @@ def load_model(job: TrainJob, device_type: str, dtype: torch.dtype, checkpointin
             "evaluation, and it is no faster there",
             hint="Leave quantization out, or use --preset cpu-lora.",
         )
+
+
+def load_model(job: TrainJob, device_type: str, dtype: torch.dtype, checkpointing: bool) -> Any:
+    """Load with transformers and PEFT; see ``ModelLoader``.
+
+    Raises:
+        InvalidInputError: If a target module is unknown.
+    """
+    recipe = job.recipe
     is_full = recipe.method == "full"
     options: dict[str, Any] = {}
     if device_type == "cpu":

@@ -26,7 +26,7 @@ from pipeline.core.machine import free_memory_bytes
 from pipeline.core.progress import Progress
 from pipeline.train.backends.encode import EncodedRows, TokenRow, encode_rows
 from pipeline.train.backends.fast_layers import map_large_blocks
-from pipeline.train.backends.load import choose_dtype, find_causal, load_model
+from pipeline.train.backends.load import choose_dtype, find_causal, load_model, refuse_four_bits_on_cpu
 from pipeline.train.backends.preference import PairCollator, PreferenceTrainer
 from pipeline.train.backends.prefix import PrefixCollator, install_loss, why_not_shared
 from pipeline.train.backends.trainer import (
@@ -90,9 +90,9 @@ def train_with(loader: ModelLoader, job: TrainJob, *, refusal: str | None = None
     """Train a model that another backend may load; all else is the same. Raises what :func:`train` raises."""
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // num_processes()))
     session = _prepare(loader, job, refusal)
-    if rank() > 0:
-        return _climb_down(session)
     is_cpu = session.device_type == "cpu"
+    if is_cpu and rank() > 0:
+        return _climb_down(session)  # the first process holds the CPU for all
     with device_lock(job.run, "cpu" if is_cpu else str(torch.cuda.get_device_properties().uuid)):
         return _climb_down(session)
 
@@ -118,6 +118,7 @@ def _prepare(loader: ModelLoader, job: TrainJob, refusal: str | None) -> _Sessio
             num_too_long=rows.num_too_long,
         )
     device_type, dtype = choose_dtype(job.recipe)
+    refuse_four_bits_on_cpu(job.recipe, device_type)
     if device_type == "cpu":
         map_large_blocks(dtype)
     recipe = job.recipe
@@ -160,7 +161,7 @@ def _first_rung(session: _Session) -> tuple[Rung, list[str]]:
         return Rung(**facts["rung"]), list(facts["changes"])
     asked = first_rung(session.job.recipe)
     is_cpu = session.device_type == "cpu"
-    available = free_memory_bytes() if is_cpu else torch.cuda.mem_get_info()[0]
+    available = _least(free_memory_bytes() // num_processes() if is_cpu else torch.cuda.mem_get_info()[0])
     facts = {
         "model": session.job.base_model,
         "device_type": session.device_type,
@@ -170,6 +171,15 @@ def _first_rung(session: _Session) -> tuple[Rung, list[str]]:
     if rung == asked:
         return rung, []
     return rung, [f"the memory estimate does not allow {asked}: began with {rung}"]
+
+
+def _least(available: int) -> int:
+    """Return the least of what all processes have, so that they begin on the same rung."""
+    if num_processes() == 1:
+        return available
+    found = [0] * num_processes()
+    dist.all_gather_object(found, available)
+    return min(found)
 
 
 def _train_on(session: _Session, rung: Rung) -> TrainOutcome | None:
@@ -327,6 +337,7 @@ def _run(session: _Session, trainer: PrefixTrainer, rows: EncodedRows) -> TrainO
         eval_loss=None if eval_loss is None else float(eval_loss),
         num_rows=len(rows.rows),
         num_rows_too_long=rows.num_too_long,
+        num_validation_rows_too_long=session.validation.num_too_long,
         num_tokens=rows.num_tokens,
         num_trained_tokens=rows.num_trained_tokens,
         num_trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),

@@ -4,6 +4,7 @@
 All processes do the same work on their share of every batch; the first one writes metrics, checkpoints and the outcome.
 """
 
+import os
 import sys
 from dataclasses import asdict
 
@@ -21,6 +22,10 @@ from pipeline.train.run import TrainRunRequest, build_job, train_with_backend
 def main(run_id: str, backend: str) -> int:
     """Train as one of the processes of a run; returns the exit status."""
     end_with_parent()
+    if torch.cuda.is_available():
+        torch.cuda.set_device(
+            int(os.environ["LOCAL_RANK"])
+        )  # before anything is loaded, or all load on the first GPU
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     run = Run.open(run_id)
     try:
