@@ -15,6 +15,10 @@ from pipeline.task_api.store import Task, TaskStore
 TODAY = date(2026, 3, 11)
 Event = Literal["none", "restart_server"]
 UNKNOWN_ID = 99_999
+_FAILURE_WORDS = (
+    "not answer", "n't answer", "no answer", "timed out", "time out", "timeout", "try again", "nothing was changed",
+    "could not", "couldn't", "cannot", "can't", "unable", "failed", "went wrong", "not available", "unavailable",
+)  # fmt: skip
 _LONG_TITLES = (
     "water the plants", "call the dentist", "pay the electricity bill", "book a flight", "renew my passport",
     "clean the kitchen", "review the budget", "buy a birthday present", "fix the bicycle", "read the contract",
@@ -111,11 +115,15 @@ def _invalid_priority(outcome: Outcome) -> str:
 
 
 def _timeout(outcome: Outcome) -> str:
-    done = bool(outcome.tasks)
-    if done:
+    if not outcome.failed_with("timeout"):
+        return "it did not try to make the task"
+    if outcome.tasks:
         return ""  # it tried again
-    claims = any(word in outcome.reply.lower() for word in ("created", "added", "saved task"))
-    return "it claims what did not happen" if claims else ""
+    reply = outcome.reply.lower()
+    if any(word in reply for word in ("created", "added", "saved task")):
+        return "it claims what did not happen"
+    is_said = any(word in reply for word in _FAILURE_WORDS) and not reply.startswith("(failed")
+    return "" if is_said else "it did not say that the task was not made"
 
 
 def _two_tools(outcome: Outcome) -> str:
