@@ -38,7 +38,7 @@ class ComparedRun(Part):
     eval_loss: float | None
     """Evaluation loss at the end."""
     lowest_eval_loss: float | None
-    """Lowest evaluation loss."""
+    """Lowest evaluation loss, which is that of the weights that are kept."""
     lowest_at_step: int | None
     """Step of the lowest evaluation loss."""
     train_loss: float | None
@@ -57,9 +57,9 @@ class TrainCompareResult(Result):
     """Runs, the lowest evaluation loss first."""
 
     runs: list[ComparedRun]
-    """In order of evaluation loss at the end; runs without one come last."""
+    """In order of their lowest evaluation loss; runs without one come last."""
     best: str | None
-    """Run with the lowest evaluation loss at the end; None without evaluation."""
+    """Run with the lowest evaluation loss; None without evaluation."""
     data_differs: bool
     """True when the runs trained on different rows: their losses then do not compare."""
     picture: str
@@ -77,7 +77,8 @@ def compare_runs(request: TrainCompareRequest) -> TrainCompareResult:
         raise InvalidInputError("a run is named twice", hint="Name each run once.")
     changed = find_changes([training.recipe.model_dump(mode="json") for training in trainings])
     rows = [describe_run(training, values) for training, values in zip(trainings, changed, strict=True)]
-    rows.sort(key=lambda row: row.eval_loss if row.eval_loss is not None else math.inf)
+    # The lowest, not the last: its weights are the ones that are kept.
+    rows.sort(key=lambda row: row.lowest_eval_loss if row.lowest_eval_loss is not None else math.inf)
     differs = len({_data_identity(training) for training in trainings}) > 1
     picture = _draw(trainings, changed, request.out)
     warnings = ["the runs trained on different rows: their losses do not compare"] if differs else []
@@ -85,7 +86,7 @@ def compare_runs(request: TrainCompareRequest) -> TrainCompareResult:
         warnings.append("not all runs have ended")
     if not picture:
         warnings.append("compare.png was not drawn: matplotlib is missing")
-    best = rows[0].run_id if rows[0].eval_loss is not None else None
+    best = rows[0].run_id if rows[0].lowest_eval_loss is not None else None
     result = TrainCompareResult(
         runs=rows,
         best=best,
@@ -107,7 +108,7 @@ def find_changes(recipes: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def describe_run(training: TrainingRun, changed: dict[str, Any]) -> ComparedRun:
     """Return a run as a row of the table."""
     curve = training.curve
-    lowest = min(curve.evaluation, key=lambda point: point[1], default=None)
+    lowest = curve.lowest_evaluation
     return ComparedRun(
         run_id=training.run.id,
         changed=changed,

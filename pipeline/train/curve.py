@@ -40,6 +40,12 @@ class Curve:
         """Newest step with a value."""
         return max((points[-1][0] for points in (self.train, self.evaluation) if points), default=0)
 
+    @property
+    def lowest_evaluation(self) -> Point | None:
+        """Evaluation whose weights are kept and exported; None without a finite one."""
+        finite = [point for point in self.evaluation if math.isfinite(point[1])]
+        return min(finite, key=lambda point: point[1], default=None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRun:

@@ -41,6 +41,10 @@ class TrainJob:
     """Folder for resumable state."""
     output: Path
     """Folder for the adapter, or the whole model with method `full`."""
+    num_rows_without_pair: int = 0
+    """Training rows that preference training leaves out, because no wrong turn can be made of them."""
+    num_validation_rows_without_pair: int = 0
+    """Validation rows left out for the same reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,8 @@ _CLAIM = "Done, I have taken care of that."
 def make_pairs(examples: Iterable[TrainExample], seed: int) -> list[TrainExample]:
     """Return one pair per row: the conversation up to an assistant turn, and what to reject in that turn's place.
 
-    Rows without tools and without a ``rejected`` message have nothing to break and are left out.
+    Rows without a ``rejected`` message that have no tools, or no assistant turn, have nothing to break and are left
+    out: the caller counts and reports them.
     """
     chooser = random.Random(seed)
     pairs: list[TrainExample] = []

@@ -23,7 +23,8 @@ def read_examples(path: Path) -> list[TrainExample]:
     """Read conversations.
 
     Raises:
-        InvalidInputError: If a line is not a conversation of OpenAI messages; names the line.
+        InvalidInputError: If a line is not a conversation of OpenAI messages, or its `rejected` and last message are
+            not both assistant turns; names the line.
     """
     examples: list[TrainExample] = []
     try:
@@ -91,8 +92,24 @@ def _parse(row: Any, path: Path, place: str) -> TrainExample:
         raise InvalidInputError(f"{place}: {str(error)[:200]}", hint=_hint(path)) from error
     if not messages:
         raise InvalidInputError(f"{place} has no messages", hint=_hint(path))
+    if rejected is not None:
+        _require_assistant_turns(messages[-1], rejected, place)
     name = f"{place}, id {fields['id']!r}" if fields.get("id") else place
     return TrainExample(name=name, messages=messages, tools=tools, rejected=rejected)
+
+
+def _require_assistant_turns(last: Message, rejected: Message, place: str) -> None:
+    """Refuse a pair of anything but two assistant turns: training would compare a wrong one, or find no label."""
+    if rejected.role != "assistant":
+        raise InvalidInputError(
+            f"{place}: `rejected` is a message of role {rejected.role}, not of assistant",
+            hint='Give `rejected` the role assistant: {"role": "assistant", "content": "..."}, or leave it out.',
+        )
+    if last.role != "assistant":
+        raise InvalidInputError(
+            f"{place}: the last message is of role {last.role}, but `rejected` stands in for an assistant turn",
+            hint="End `messages` with the assistant turn to prefer to `rejected`, or leave `rejected` out.",
+        )
 
 
 def _tools(fields: dict[str, Any]) -> tuple[Tool, ...]:

@@ -32,6 +32,9 @@ _ADAPTER_PARAMETERS = 20_000_000  # more than rank 64 on all linear layers of a 
 _TASK_API_PROMPT = "You are a task assistant. Today is {today}."
 _TRACKERS = {"tensorboard": "tensorboardX", "trackio": "trackio", "wandb": "wandb", "mlflow": "mlflow"}
 _LISTED_PROMPTS = 20
+_NO_PAIR = (
+    "rows without a `rejected` message that have no tools, or no assistant turn, give nothing to reject"
+)
 _NUM_CHECKPOINTS_AT_ONCE = 3  # two are kept, one is being written
 
 
@@ -119,7 +122,7 @@ def train_model(request: TrainRunRequest, run: Run) -> TrainRunResult:
         num_rows=outcome.num_rows,
         trained_share=outcome.num_trained_tokens / outcome.num_tokens,
         train_seconds=seconds,
-        warnings=_warnings(outcome),
+        warnings=[*_describe_left_out(job), *_warnings(outcome)],
         next_step=f"llmops export run run:{run.id}",
     )
 
@@ -136,22 +139,36 @@ def _require_trackers(recipe: TrainRecipe) -> None:
 
 
 def build_job(request: TrainRunRequest, run: Run) -> TrainJob:
-    """Read recipe and rows of a request; what every process of a run does for itself."""
+    """Read recipe and rows of a request; what every process of a run does for itself.
+
+    Raises:
+        InvalidInputError: If rows are broken, or preference training can make no pair of any.
+    """
     recipe = request.recipe or PRESETS[request.preset]()
     train_file, validation_file = find_files(request.data)
 
-    def read(path: Path | None) -> list[TrainExample]:
+    def read(path: Path | None) -> tuple[list[TrainExample], int]:
         rows = [with_system_prompt(row, request.system_prompt) for row in read_examples(path)] if path else []
-        return make_pairs(rows, recipe.seed) if recipe.objective == "dpo" else rows
+        kept = make_pairs(rows, recipe.seed) if recipe.objective == "dpo" else rows
+        return kept, len(rows) - len(kept)
 
+    train_examples, num_left_out = read(train_file)
+    if not train_examples:
+        raise InvalidInputError(
+            f"no preference pair can be made of {train_file.name}: {_NO_PAIR} (all {num_left_out})",
+            hint="Give its rows `tools` (or a `tool_set`) or a `rejected` assistant message, or train with objective=sft.",
+        )
+    validation_examples, num_validation_left_out = read(validation_file)
     return TrainJob(
         recipe=recipe,
         base_model=resolve_path(request.model),
-        train_examples=read(train_file),
-        validation_examples=read(validation_file),
+        train_examples=train_examples,
+        validation_examples=validation_examples,
         run=run,
         checkpoints=run.artifacts / "checkpoints",
         output=run.artifacts / ("adapter" if recipe.method == "lora" else "model"),
+        num_rows_without_pair=num_left_out,
+        num_validation_rows_without_pair=num_validation_left_out,
     )
 
 
@@ -233,6 +250,19 @@ def train_with_backend(backend: str, job: TrainJob) -> TrainOutcome:
 
         return train_with_trl(job)
     raise PipelineError(f"no backend {backend!r}", hint="Report this.")
+
+
+def _describe_left_out(job: TrainJob) -> list[str]:
+    found: list[str] = []
+    if num := job.num_rows_without_pair:
+        found.append(f"{num} of {num + len(job.train_examples)} training rows were left out: {_NO_PAIR}")
+    if num := job.num_validation_rows_without_pair:
+        rest = len(job.validation_examples)
+        then = (
+            "" if rest else "; without any, nothing was evaluated and the weights of the last step are kept"
+        )
+        found.append(f"{num} of {num + rest} validation rows were left out: {_NO_PAIR}{then}")
+    return found
 
 
 def _warnings(outcome: TrainOutcome) -> list[str]:

@@ -43,19 +43,20 @@ def follow_trial(run: Run, on_evaluation: Callable[[int, Point], bool]) -> RunSt
     if run.state() not in _ALIVE or run.process() is None:
         run.queue()
         start_worker(run, ends_with_caller=True)
-    num_told = 0
+    num_told, is_pruned = 0, False
     while (state := run.state()) in _ALIVE:
         num_told, goes_on = _tell(run, num_told, on_evaluation)
         if not goes_on:
-            cancel(run)
+            is_pruned = cancel(run)
             break
         time.sleep(_POLL_SECONDS)
     release_ended_workers()
     state = run.state()
     if state == "succeeded":
         _tell(run, num_told, on_evaluation)
-    # What only serves resuming is large, and a search makes many runs.
-    shutil.rmtree(run.artifacts / "checkpoints", ignore_errors=True)
+    # What only serves resuming is large, and a search makes many runs; one that failed or was interrupted may go on.
+    if state == "succeeded" or is_pruned:
+        shutil.rmtree(run.artifacts / "checkpoints", ignore_errors=True)
     return state
 
 

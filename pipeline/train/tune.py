@@ -16,7 +16,7 @@ from pipeline.core.paths import WorkspaceRef, shown_path
 from pipeline.core.progress import Progress
 from pipeline.core.refs import resolve_path
 from pipeline.core.runs import Run
-from pipeline.train.curve import Point, open_training_run
+from pipeline.train.curve import Point, open_training_run, read_curve
 from pipeline.train.recipe import PresetName, TrainRecipe
 from pipeline.train.recipe_field import RecipeValues, choose_recipe
 from pipeline.train.trial import create_trial, follow_trial, raise_error, read_error
@@ -60,7 +60,7 @@ class TuneTrial(Part):
     values: dict[str, Any]
     """What it tried."""
     eval_loss: float | None
-    """Evaluation loss at its end; of a pruned trial the last one seen."""
+    """Lowest evaluation loss, that of the weights that are kept; of a pruned trial the last one seen."""
     difference: float | None
     """Evaluation loss minus that of the first trial."""
     train_seconds: float
@@ -126,14 +126,14 @@ def tune_recipe(request: TrainTuneRequest, run: Run) -> TrainTuneResult:
         values = {**trial.values, **({"max_steps": request.max_steps} if request.max_steps else {})}
         child = Run.open(trial.run_id) if trial.run_id else _create(request, _change(base, values))
         trial.set_run(child.id)
-        last: list[float] = []
 
         def on_evaluation(ordinal: int, point: Point) -> bool:
-            last[:] = [point[1]]
             return not trial.report(ordinal, point[1])
 
         state = follow_trial(child, on_evaluation)
-        loss = last[0] if last and math.isfinite(last[0]) and state == "succeeded" else None
+        # The lowest, not the last: its weights are the ones that are kept.
+        lowest = read_curve(child).lowest_evaluation if state == "succeeded" else None
+        loss = lowest[1] if lowest else None
         if state == "failed" and trial.number == 0:
             raise_error(child, "the first trial failed")
         search.tell(trial, loss, pruned=state == "cancelled")

@@ -5,6 +5,7 @@ A place is a folder (``file:///mnt/shared``) or a bucket (``s3://bucket/prefix``
 those that the machine has; none pass through here.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from pyarrow import ArrowInvalid, fs
 from pipeline.core.errors import InvalidInputError
 
 _COMPLETE = "complete.json"  # a checkpoint without it is still being written
+_CHECKPOINTS = "artifacts/checkpoints"
+_CHECKPOINT = re.compile(rf"{_CHECKPOINTS}/checkpoint-(\d+)(?=/)")
 
 
 class Storage:
@@ -28,22 +31,60 @@ class Storage:
             ) from error
 
     def upload(self, run_folder: Path, *, with_checkpoints: bool) -> None:
-        """Copy what has changed in a run directory; checkpoints only when they are whole."""
+        """Copy what has changed in a run directory; checkpoints only when they are whole.
+
+        A checkpoint's marker goes up last, so that a marked checkpoint there is a whole one wherever this stops.
+        """
         folder = f"{self.root}/{run_folder.name}"
         there = self._sizes(folder)
         for path in sorted(run_folder.rglob("*")):
             name = str(path.relative_to(run_folder))
-            if not path.is_file() or not _is_wanted(path, run_folder, with_checkpoints=with_checkpoints):
+            if not path.is_file() or not _is_wanted(path, run_folder):
                 continue
-            content = path.read_bytes()
             # Weights do not change under one name; small files do.
-            if there.get(name) == len(content) and path.suffix == ".safetensors":
+            if path.suffix == ".safetensors" and there.get(name) == path.stat().st_size:
                 continue
-            target = f"{folder}/{name}"
-            self.system.create_dir(target.rpartition("/")[0], recursive=True)
-            with self.system.open_output_stream(f"{target}.part") as stream:
-                stream.write(content)
-            self.system.move(f"{target}.part", target)
+            self._send(path, f"{folder}/{name}")
+        if with_checkpoints:
+            for checkpoint in _whole_checkpoints(run_folder):
+                if f"{checkpoint.relative_to(run_folder)}/{_COMPLETE}" not in there:
+                    self._send_checkpoint(checkpoint, f"{folder}/{checkpoint.relative_to(run_folder)}")
+            self._remove_rotated(run_folder)
+
+    def _send(self, path: Path, target: str) -> None:
+        content = path.read_bytes()
+        self.system.create_dir(target.rpartition("/")[0], recursive=True)
+        with self.system.open_output_stream(f"{target}.part") as stream:
+            stream.write(content)
+        self.system.move(f"{target}.part", target)
+
+    def _send_checkpoint(self, checkpoint: Path, target: str) -> None:
+        try:
+            names = _names(checkpoint)
+            for name in names:
+                if name != _COMPLETE:
+                    self._send(checkpoint / name, f"{target}/{name}")
+            # Training rotates checkpoints meanwhile: one that lost files before it was listed is not whole any more.
+            if _names(checkpoint) == names:
+                self._send(checkpoint / _COMPLETE, f"{target}/{_COMPLETE}")
+        except FileNotFoundError:
+            if (checkpoint / _COMPLETE).exists():
+                raise
+
+    def _remove_rotated(self, run_folder: Path) -> None:
+        """Remove from the storage checkpoints that are gone here, once a newer one is whole there."""
+        folder = f"{self.root}/{run_folder.name}"
+        there = self._sizes(folder)
+        steps = {match.group(): int(match[1]) for name in there if (match := _CHECKPOINT.match(name))}
+        whole = {name for name in steps if f"{name}/{_COMPLETE}" in there}
+        newest = max((steps[name] for name in whole if (run_folder / name / _COMPLETE).exists()), default=0)
+        for name, step in steps.items():
+            if (run_folder / name).exists() or step >= newest:
+                continue
+            if name in whole:
+                # First, so that a removal that stops leaves no marked rest.
+                self.system.delete_file(f"{folder}/{name}/{_COMPLETE}")
+            self.system.delete_dir(f"{folder}/{name}")
 
     def download(self, run_id: str, run_folder: Path, wanted: Callable[[str], bool]) -> int:
         """Copy the wanted files of a run directory into a local one; return how many."""
@@ -69,18 +110,19 @@ class Storage:
         }
 
 
-def _is_wanted(path: Path, run_folder: Path, *, with_checkpoints: bool) -> bool:
-    parts = path.relative_to(run_folder).parts
+def _is_wanted(path: Path, run_folder: Path) -> bool:
     if path.name.startswith(".") or path.name in {"heartbeat", "worker.json"}:
         return False
-    if "checkpoints" not in parts:
-        return True
-    step = next(
-        (
-            run_folder.joinpath(*parts[: i + 1])
-            for i, part in enumerate(parts)
-            if part.startswith("checkpoint-")
-        ),
-        None,
+    return "checkpoints" not in path.relative_to(run_folder).parts
+
+
+def _whole_checkpoints(run_folder: Path) -> list[Path]:
+    return sorted(path.parent for path in run_folder.glob(f"{_CHECKPOINTS}/checkpoint-*/{_COMPLETE}"))
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".")
     )
-    return with_checkpoints and step is not None and (step / _COMPLETE).exists()

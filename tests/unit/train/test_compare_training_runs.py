@@ -1,5 +1,6 @@
 """train.compare on run directories written by hand."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,19 @@ def test_runs_are_ordered_by_evaluation_loss_and_show_only_what_differed(workspa
     assert not result.data_differs
     assert (workspace / result.picture).read_bytes().startswith(b"\x89PNG")
     assert read_json(workspace / "reports/train-compare/compare.json")["best"] == low.id
+
+
+def test_a_run_that_got_worse_at_its_end_is_still_best_when_the_weights_it_keeps_are(workspace: Path) -> None:
+    steady, peaked = make_run(1e-4, [0.9, 0.7, 0.6]), make_run(1e-3, [0.9, 0.5, 0.8])
+    result = TRAIN_COMPARE.call({"run_ids": [steady.id, peaked.id]})
+    assert result.best == peaked.id
+    assert [row.lowest_eval_loss for row in result.runs] == [0.5, 0.6]
+
+
+def test_an_evaluation_that_is_not_a_number_is_never_the_lowest(workspace: Path) -> None:
+    broken, finite = make_run(1e-3, [math.nan, 0.7]), make_run(1e-4, [0.6])
+    result = TRAIN_COMPARE.call({"run_ids": [broken.id, finite.id]})
+    assert [row.lowest_eval_loss for row in result.runs] == [0.6, 0.7]
 
 
 def test_runs_of_different_rows_are_not_said_to_compare(workspace: Path) -> None:

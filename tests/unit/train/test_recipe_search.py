@@ -1,12 +1,17 @@
 """Which trials a search makes, which it prunes and how it goes on: with losses made by hand, without training."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.core.errors import InvalidInputError
+from pipeline.core.files import read_json
+from pipeline.core.runs import Run
+from pipeline.train import tune
 from pipeline.train.backends.search import Search, first_places
+from pipeline.train.curve import Point
 from pipeline.train.learning_rate import find_turn
 from pipeline.train.tune import TRAIN_TUNE
 
@@ -139,6 +144,32 @@ def test_a_loss_that_stops_being_a_number_has_turned_before() -> None:
     turning, has_turned, _ = find_turn(points)
     assert has_turned
     assert 35e-4 <= turning <= 40e-4
+
+
+def test_trials_are_told_apart_by_the_lowest_loss_of_each_because_its_weights_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMOPS_WORKSPACE", str(tmp_path))
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "validation.jsonl").touch()
+    curves = {4: [0.9, 0.5, 0.8], 8: [0.9, 0.7, 0.6]}
+    reported: dict[int, list[float]] = {4: [], 8: []}
+
+    def follow(run: Run, on_evaluation: Callable[[int, Point], bool]) -> str:
+        rank = read_json(run.path / "request.json")["recipe"]["rank"]
+        for ordinal, loss in enumerate(curves[rank]):
+            run.log_metrics(step=ordinal + 1, eval_loss=loss)
+            assert on_evaluation(ordinal, (ordinal + 1, loss))
+            reported[rank].append(loss)
+        run.finish({})
+        return "succeeded"
+
+    monkeypatch.setattr(tune, "follow_trial", follow)
+    result = TRAIN_TUNE.call({"data": "rows", "search": {"rank": [4, 8]}})
+    assert [(trial.values["rank"], trial.eval_loss) for trial in result.trials] == [(4, 0.5), (8, 0.6)]
+    assert result.best_run_id == result.trials[0].run_id
+    assert result.trials[1].difference == pytest.approx(0.1)
+    assert reported == curves  # pruning still sees every evaluation
 
 
 @pytest.mark.parametrize(

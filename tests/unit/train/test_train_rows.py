@@ -82,6 +82,32 @@ def test_a_row_that_is_not_openai_messages_is_named_with_the_command_that_helps(
     assert hint in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("messages", "rejected", "words", "hint"),
+    [
+        (MESSAGES, {"role": "user", "content": "no"}, "line 2: `rejected` is .* role user", "role assistant"),
+        (
+            MESSAGES[:1],
+            {"role": "assistant", "content": "no"},
+            "line 2: the last message is .* user",
+            "End `mess",
+        ),
+    ],
+)
+def test_a_pair_whose_two_turns_are_not_both_the_assistants_is_refused_with_its_line(
+    tmp_path: Path, messages: list[dict[str, Any]], rejected: dict[str, Any], words: str, hint: str
+) -> None:
+    good = {"messages": MESSAGES, "rejected": {"role": "assistant", "content": "no"}}
+    with pytest.raises(InvalidInputError, match=rf"rows\.jsonl {words}") as caught:
+        read_examples(write(tmp_path, good, {"messages": messages, "rejected": rejected}))
+    assert hint in caught.value.hint
+
+
+def test_a_row_without_a_rejected_turn_may_end_with_the_user(tmp_path: Path) -> None:
+    (example,) = read_examples(write(tmp_path, {"messages": [*MESSAGES, MESSAGES[0]]}))
+    assert example.rejected is None
+
+
 def test_an_empty_file_and_broken_json_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("\n", encoding="utf-8")
