@@ -42,7 +42,7 @@ def submit(operation: Operation[Any, Any], request: Request) -> JobRef:
     answer may ask again.
     """
     values = request.model_dump(mode="json")
-    with _submitting():
+    with submitting():
         alike = [run for run in list_runs() if _is_alike(run, operation.name, values)]
         living = next((run for run in alike if run.state() in _ALIVE), None)
         run = living or Run.create(operation.name, values, state="queued")
@@ -105,8 +105,8 @@ def stop_orphans(run: Run) -> int:
 
 
 @contextlib.contextmanager
-def _submitting() -> Generator[None]:
-    """Let one process at a time look for an equal job and start its own."""
+def submitting() -> Generator[None]:
+    """Let one process at a time look at the runs and start a worker on what it found; another then sees that one."""
     folder = Settings.load().runs_dir
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".submit.lock").open("a", encoding="utf-8") as handle:

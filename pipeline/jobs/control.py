@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from pipeline.core.errors import InvalidInputError
-from pipeline.core.jobs import cancel, start_worker, stop_orphans
+from pipeline.core.jobs import cancel, start_worker, stop_orphans, submitting
 from pipeline.core.operation import Operation, Request, Result
 from pipeline.core.runs import Run, RunState
 from pipeline.jobs.watch import open_resumable
@@ -71,11 +71,12 @@ def resume_job(request: JobsResumeRequest) -> JobsResumeResult:
     Raises:
         InvalidInputError: If no run matches, or it is alive, or it has succeeded.
     """
-    run = open_resumable(request.run_id)
-    previous = run.state()
-    num_orphans = stop_orphans(run)  # a child that still writes would spoil what the new worker does
-    run.queue()
-    start_worker(run)
+    with submitting():  # or two callers would both find it resumable and start two workers on one directory
+        run = open_resumable(request.run_id)
+        previous = run.state()
+        num_orphans = stop_orphans(run)  # a child that still writes would spoil what the new worker does
+        run.queue()
+        start_worker(run)
     return JobsResumeResult(
         run_id=run.id,
         previous_state=previous,

@@ -90,6 +90,7 @@ def run_quickstart(request: QuickstartRunRequest, run: Run) -> QuickstartRunResu
     """Build, prove, measure and try a tool-calling model, from nothing to a report.
 
     Raises:
+        InvalidInputError: If another quickstart of this request, or a job, is working on one of its steps.
         OperationFailedError: If a step fails; run it again to go on with that step.
     """
     runner = StepRunner(run)

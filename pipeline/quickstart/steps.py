@@ -15,8 +15,9 @@ from typing import Any
 
 import psutil
 
-from pipeline.core.errors import OperationFailedError
+from pipeline.core.errors import InvalidInputError, OperationFailedError
 from pipeline.core.files import read_json, write_json
+from pipeline.core.jobs import submitting, wait_for_end
 from pipeline.core.operation import Operation
 from pipeline.core.runs import Run
 from pipeline.core.settings import child_environment
@@ -24,6 +25,7 @@ from pipeline.core.units import format_bytes, format_seconds
 
 STEPS_FILE = "steps.json"
 _SAMPLE_SECONDS = 1.0
+_LAST_BREATH_SECONDS = 3.0  # a child looks once a second whether the quickstart that started it is gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +66,29 @@ class StepRunner:
         """Run one operation, or return its stored result, and say so on stderr.
 
         Raises:
+            InvalidInputError: If another process is working on it.
             OperationFailedError: If it fails; the message names the step.
         """
         request = operation.parse(values).model_dump(mode="json")
         record = self.records.get(name)
         run = self._find_run(record, request)
+        if run is not None:
+            wait_for_end(run, _LAST_BREATH_SECONDS)
         if run is not None and run.state() == "succeeded":
             result: dict[str, Any] = read_json(run.path / "result.json")
             if still_there(result):
                 say(f"{name}: done before in {format_seconds(record.seconds if record else 0)}")
                 return result
             run = None
-        if run is None:
-            run, record = Run.create(operation.name, request, state="queued"), None
+        with submitting():  # or a second quickstart, or `jobs resume`, could start a worker on it too
+            if run is None:
+                run, record = Run.create(operation.name, request, state="queued"), None
+            else:
+                _require_idle(name, run)
+                run.queue()
+            process = _start_child(run)
         say(f"{name} …")
-        seconds, peak = self._run_child(name, run, record)
+        seconds, peak = self._watch_child(name, run, record, process)
         say(f"{name}: {format_seconds(seconds)}, peak memory {format_bytes(peak)}")
         return read_json(run.path / "result.json")
 
@@ -89,15 +99,11 @@ class StepRunner:
         same = (run.path / "request.json").is_file() and read_json(run.path / "request.json") == request
         return run if same else None
 
-    def _run_child(self, name: str, run: Run, record: StepRecord | None) -> tuple[float, int]:
+    def _watch_child(
+        self, name: str, run: Run, record: StepRecord | None, process: subprocess.Popen[bytes]
+    ) -> tuple[float, int]:
         before = record or StepRecord(run.id, 0.0, 0)
         started = time.monotonic()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline", "jobs", "work", run.id],
-            stdin=subprocess.PIPE,  # closes when this process ends, however; the child watches it
-            stdout=subprocess.DEVNULL,
-            env=child_environment(LLMOPS_STOP_ON_STDIN_CLOSE="1"),
-        )
         meter = MemoryMeter(process.pid)
         try:
             while process.poll() is None:
@@ -164,6 +170,30 @@ class MemoryMeter:
 def exists_below(workspace: Path, key: str) -> Callable[[dict[str, Any]], bool]:
     """Return a check that the path a result names is still there."""
     return lambda result: (workspace / result[key]).exists()
+
+
+def _start_child(run: Run) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline", "jobs", "work", run.id],
+        stdin=subprocess.PIPE,  # closes when this process ends, however; the child watches it
+        stdout=subprocess.DEVNULL,
+        env=child_environment(LLMOPS_STOP_ON_STDIN_CLOSE="1"),
+    )
+    run.record_worker(process.pid)
+    return process
+
+
+def _require_idle(name: str, run: Run) -> None:
+    """Refuse a second worker: the one that finds the device taken would mark the living run failed."""
+    state = run.state()
+    if state in {"running", "queued"}:
+        raise InvalidInputError(
+            f"step {name!r} is {state} already, as {run.id}: another quickstart or job works on it",
+            hint=f"Wait for it (`llmops jobs status {run.id} --wait-seconds 50`), or `llmops jobs cancel {run.id}`; "
+            "then run the quickstart again.",
+            step=name,
+            step_run_id=run.id,
+        )
 
 
 def _failure(name: str, run: Run, status: int | None) -> OperationFailedError:

@@ -5,6 +5,8 @@ small one of the user's own travels along. Both the notebook and the cluster job
 what `train run` trains here.
 """
 
+import hashlib
+import json
 import re
 import shutil
 from importlib.metadata import PackageNotFoundError, requires
@@ -13,11 +15,13 @@ from typing import Any
 
 import pipeline
 from pipeline.core.errors import DoesNotFitError, InvalidInputError, MissingDependencyError
-from pipeline.core.files import write_atomic, write_json
+from pipeline.core.files import sha256_file, write_atomic, write_json
 from pipeline.core.refs import resolve_path
 from pipeline.core.settings import Settings
+from pipeline.train.recipe import TrainRecipe
 
 _EXTRA = "train"
+_DIGEST_CHARACTERS = 12  # a folder of Google Drive holds a few bundles; people read the names
 _NOT_INSTALLED_ANEW = frozenset({"torch"})
 """The machine's own torch fits its GPU and driver; another one may not."""
 MAX_BYTES = 450 << 20
@@ -51,6 +55,21 @@ def write_bundle(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     write_atomic(folder / "requirements.txt", "\n".join(list_requirements()) + "\n")
     _require_small(folder)
     return values
+
+
+def digest_bundle(folder: Path, recipe: TrainRecipe) -> str:
+    """Return a name for what a bundle trains: recipe, request, rows and a model that travels along.
+
+    The code stays out, so that a bundle written again by a newer version goes on with the same run; the whole recipe is
+    in, because a preset of the same name may have changed.
+    """
+    files = [folder / "request.json"]
+    files += sorted(
+        path for name in ("data", "models") for path in (folder / name).rglob("*") if path.is_file()
+    )
+    contents = [[path.relative_to(folder).as_posix(), sha256_file(path)] for path in files]
+    text = json.dumps([recipe.model_dump(mode="json"), contents], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_CHARACTERS]
 
 
 def is_pulled_there(model: str) -> bool:

@@ -1,7 +1,8 @@
 """``train.cluster``: launch configuration for a model that one GPU does not hold, checked by a dry run.
 
 Sharding is PyTorch's (FSDP2) and launching is accelerate's; this writes their configuration and counts what each GPU
-would hold by sharding the real modules on the meta device. No GPU is used and nothing is trained.
+would hold by sharding the real modules on the meta device. No GPU is used and nothing is trained. What its command
+trains cannot be exported: only ``train.run`` describes and closes a run, and it does not shard.
 """
 
 from pathlib import Path
@@ -18,6 +19,11 @@ from pipeline.core.units import format_bytes
 from pipeline.train.recipe import PresetName, TrainRecipe
 from pipeline.train.recipe_field import RecipeValues, choose_recipe
 
+_WHAT_THE_COMMAND_GIVES = (
+    "the command makes no run: RUN is the directory of a `train run` with this recipe that was cancelled (`llmops jobs cancel "
+    "RUN`), in a workspace that all machines share; it leaves metrics, checkpoints and outcome.json there, but no "
+    "training.json and no end state, so `export` refuses RUN"
+)
 _ADAM_STATE_BYTES = 8  # two 32-bit moments for each trained parameter (arXiv:1910.02054, 3.1)
 
 
@@ -46,7 +52,8 @@ class TrainClusterResult(Result):
     configuration: str
     """File for `accelerate launch --config_file`."""
     command: str
-    """What to run on every machine, with its own rank."""
+    """What to run on every machine, with its own rank; it goes on in the directory of an earlier `train run`, and what it
+    trains cannot be exported."""
     wrapped_classes: list[str]
     """Modules that are gathered one at a time."""
     num_wrapped: int
@@ -108,12 +115,16 @@ def configure_cluster(request: TrainClusterRequest) -> TrainClusterResult:
         state_bytes=state,
         fits=fits,
         warnings=_find_warnings(recipe, state, fits),
-        next_step="llmops vram estimate, with num_gpus, for activations and the whole peak",
+        next_step="llmops vram estimate, with num_gpus, for activations and the whole peak. To train what can be exported, "
+        "when one GPU holds the model: llmops train submit (a Ray cluster) or train run --num-processes (one machine).",
     )
 
 
 def _find_warnings(recipe: TrainRecipe, state: int, fits: bool | None) -> list[str]:
-    found = ["no GPU was used: the configuration was parsed and the sharding counted, nothing was trained"]
+    found = [
+        "no GPU was used: the configuration was parsed and the sharding counted, nothing was trained",
+        _WHAT_THE_COMMAND_GIVES,
+    ]
     if recipe.quantization is not None:
         found.append("4-bit weights are not sharded by this configuration: take a 16-bit recipe")
     if recipe.optimizer != "adamw":

@@ -36,9 +36,9 @@ def launch(run: Run, backend: str, num_processes: int) -> TrainOutcome:
     ]
     process = subprocess.Popen(
         [*torchrun, "-m", _WORKER, run.id, backend],
-        stdin=subprocess.PIPE,  # inherited by the workers, which end when it closes
+        stdin=subprocess.PIPE,  # inherited by the workers, which watch it because of the variable below
         stdout=sys.stderr.fileno(),
-        env=child_environment(),
+        env=child_environment(LLMOPS_STOP_ON_STDIN_CLOSE="1"),
     )
     try:
         process.wait()

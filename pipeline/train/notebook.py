@@ -18,9 +18,9 @@ from pipeline.core.errors import InvalidInputError
 from pipeline.core.files import write_atomic
 from pipeline.core.operation import Operation, Request, Result
 from pipeline.core.paths import WorkspacePath, WorkspaceRef, resolve_path, shown_path
-from pipeline.train.bundle import write_bundle
+from pipeline.train.bundle import digest_bundle, write_bundle
 from pipeline.train.recipe import PresetName
-from pipeline.train.recipe_field import RecipeValues
+from pipeline.train.recipe_field import RecipeValues, choose_recipe
 from pipeline.train.run import TRAIN_RUN
 
 _CELL = re.compile(r"^# %%( \[markdown\])?\n", re.MULTILINE)
@@ -80,10 +80,14 @@ def write_notebook(request: TrainNotebookRequest) -> TrainNotebookResult:
         raise InvalidInputError(f"{request.out} is a file", hint="Name a folder.")
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        write_bundle(Path(scratch) / "bundle", values)
-        rows = Path(scratch) / "bundle" / "data" / "train.jsonl"
+        bundle = Path(scratch) / "bundle"
+        write_bundle(bundle, values)
+        # The notebook names its run by it: two bundles in one folder of the Drive are two trainings.
+        digest = digest_bundle(bundle, choose_recipe(request.recipe, request.preset))
+        write_atomic(bundle / "digest.txt", digest + "\n")
+        rows = bundle / "data" / "train.jsonl"
         num_rows = sum(1 for line in rows.read_bytes().splitlines() if line.strip())
-        archive = Path(shutil.make_archive(str(Path(scratch) / "bundle"), "zip", Path(scratch) / "bundle"))
+        archive = Path(shutil.make_archive(str(bundle), "zip", bundle))
         write_atomic(out / "bundle.zip", archive.read_bytes())
     facts: dict[str, object] = {
         "title": f"Fine-tune {request.model}",

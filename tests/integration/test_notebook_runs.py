@@ -64,7 +64,8 @@ def test_the_notebook_trains_here_and_goes_on_when_it_is_run_again(
     )
     home = workspace / "drive"
     first = printed(execute(workspace / written.notebook))
-    run_id = (home / "run.txt").read_text(encoding="utf-8")
+    [marker] = home.glob("run-*.txt")
+    run_id = marker.read_text(encoding="utf-8")
     monkeypatch.setenv("LLMOPS_WORKSPACE", str(home))
     run = Run.open(run_id)
     assert run.state() == "succeeded"
@@ -83,4 +84,4 @@ def test_the_notebook_trains_here_and_goes_on_when_it_is_run_again(
     assert "resuming" in second or run.manifest()["ended_at"] != ended
     assert run.state() == "succeeded"
     assert run.manifest()["host"] != "a-machine-that-was-taken-away"
-    assert (home / "run.txt").read_text(encoding="utf-8") == run_id
+    assert [path.read_text(encoding="utf-8") for path in home.glob("run-*.txt")] == [run_id]

@@ -1,7 +1,8 @@
 # pyright: basic
-"""One of several training processes, started by torchrun: ``python -m pipeline.train.backends.worker RUN BACKEND``.
+"""One of several training processes, started by torchrun or accelerate: ``python -m pipeline.train.backends.worker RUN BACKEND``.
 
 All processes do the same work on their share of every batch; the first one writes metrics, checkpoints and the outcome.
+Writes no training.json and does not close the run: `train run`, which waits for these processes, does.
 """
 
 import os
@@ -15,17 +16,18 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json, write_json
 from pipeline.core.lifeline import end_with_parent
 from pipeline.core.runs import Run
+from pipeline.core.settings import Settings
 from pipeline.train.launch import ERROR_FILE, OUTCOME_FILE
 from pipeline.train.run import TrainRunRequest, build_job, train_with_backend
 
 
 def main(run_id: str, backend: str) -> int:
     """Train as one of the processes of a run; returns the exit status."""
-    end_with_parent()
+    if Settings.load().stop_on_stdin_close:  # under sbatch or nohup stdin is at its end from the start
+        end_with_parent()
     if torch.cuda.is_available():
-        torch.cuda.set_device(
-            int(os.environ["LOCAL_RANK"])
-        )  # before anything is loaded, or all load on the first GPU
+        # Before anything is loaded, or all processes load on the first GPU.
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     run = Run.open(run_id)
     try:

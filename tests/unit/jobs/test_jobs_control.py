@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -13,6 +14,7 @@ import pytest
 from pipeline.core.errors import InvalidInputError
 from pipeline.core.jobs import stop_process_tree, submit, wait_for_end
 from pipeline.core.runs import Run, list_runs
+from pipeline.jobs import control
 from pipeline.jobs.control import JobsCancelRequest, JobsResumeRequest, cancel_job, resume_job
 from pipeline.jobs.watch import JobsListRequest, JobsLogsRequest, list_jobs, show_logs
 from pipeline.operations import find_operation
@@ -116,6 +118,33 @@ def test_what_is_alive_or_has_succeeded_cannot_be_resumed(workspace: Path) -> No
         run.finish({})
     with pytest.raises(InvalidInputError, match="nothing to resume"):
         resume_job(JobsResumeRequest(run_id=run.id))
+
+
+def test_two_resumes_at_once_start_one_worker(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run.create("demo.gone", {})
+    run.write_manifest(status="cancelled")
+    started: list[str] = []
+
+    def start(resumed: Run) -> None:
+        started.append(resumed.id)
+        resumed.record_worker(os.getpid())
+
+    def look_long(_run: Run) -> int:
+        time.sleep(0.3)  # the other caller is here too by then, unless it is kept out
+        return 0
+
+    def resume(_number: int) -> str:
+        try:
+            return resume_job(JobsResumeRequest(run_id=run.id)).previous_state
+        except InvalidInputError as error:
+            return str(error)
+
+    monkeypatch.setattr(control, "start_worker", start)
+    monkeypatch.setattr(control, "stop_orphans", look_long)
+    with ThreadPoolExecutor(2) as pool:
+        answers = sorted(pool.map(resume, range(2)))
+    assert started == [run.id]
+    assert answers == sorted(["cancelled", f"{run.id} is queued"])
 
 
 def test_a_run_cannot_cancel_itself(workspace: Path) -> None:

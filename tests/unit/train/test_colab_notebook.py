@@ -34,6 +34,32 @@ def read_notebook(path: Path) -> Any:
     return notebook
 
 
+def read_cell(path: Path, starts_with: str) -> str:
+    sources = ["".join(cell["source"]) for cell in read_notebook(path)["cells"]]
+    [found] = [source for source in sources if source.startswith(starts_with)]
+    return found
+
+
+def read_digest(path: Path) -> str:
+    with zipfile.ZipFile(path) as archive:
+        return archive.read("digest.txt").decode().strip()
+
+
+def run_start_cell(workspace: Path, digest: str, *, state: str) -> list[list[str]]:
+    """Run the cell that starts or finds the run, with commands that are only noted; return them."""
+    called: list[list[str]] = []
+
+    def llmops(*arguments: str) -> dict[str, str]:
+        called.append(list(arguments[:2]))
+        return {"run_id": f"run-of-{digest}", "state": state}
+
+    source = read_cell(workspace / "reports" / "notebook" / "train.ipynb", "# Start, or find the run")
+    names = {"HOME": workspace, "CODE": workspace, "DIGEST": digest, "llmops": llmops}
+    exec(source, names)
+    assert names["RUN"] == f"run-of-{digest}"
+    return called
+
+
 def test_the_notebook_is_valid_and_asks_for_a_t4(workspace: Path) -> None:
     result = TRAIN_NOTEBOOK.call({"data": "rows", "model": "hf:Qwen/Qwen3-4B"})
     notebook = read_notebook(workspace / result.notebook)
@@ -110,3 +136,50 @@ def test_missing_rows_are_refused(workspace: Path) -> None:
     (workspace / "empty").mkdir()
     with pytest.raises(InvalidInputError, match=r"no train\.jsonl"):
         TRAIN_NOTEBOOK.call({"data": "empty"})
+
+
+def test_bundles_with_another_recipe_or_other_rows_have_another_digest(workspace: Path) -> None:
+    def digest(**values: Any) -> str:
+        return read_digest(workspace / TRAIN_NOTEBOOK.call({"data": "rows", **values}).bundle)
+
+    first = digest()
+    assert digest() == first
+    assert digest(recipe={"rank": 4}) != first
+    assert digest(preset="l4-lora") != first
+    assert digest(model="smollm2-135m") != first
+    write_jsonl(workspace / "rows" / "validation.jsonl", [ROW, ROW])
+    assert digest() != first
+
+
+def test_another_bundle_in_the_same_folder_starts_a_run_of_its_own(workspace: Path) -> None:
+    TRAIN_NOTEBOOK.call({"data": "rows"})
+    assert run_start_cell(workspace, "a", state="succeeded") == [["train", "run"]]
+    assert run_start_cell(workspace, "b", state="succeeded") == [["train", "run"]]
+    assert run_start_cell(workspace, "a", state="succeeded") == [["jobs", "status"]]
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_running_the_cells_again_resumes_what_failed_or_was_cancelled(workspace: Path, state: str) -> None:
+    TRAIN_NOTEBOOK.call({"data": "rows"})
+    run_start_cell(workspace, "a", state=state)
+    assert run_start_cell(workspace, "a", state=state) == [["jobs", "status"], ["jobs", "resume"]]
+
+
+def test_rows_of_two_bundles_lie_apart(workspace: Path) -> None:
+    def pull(*_arguments: str) -> dict[str, str]:
+        return {"path": "there"}
+
+    result = TRAIN_NOTEBOOK.call({"data": "rows", "model": "smollm2-135m"})
+    with zipfile.ZipFile(workspace / result.bundle) as archive:
+        archive.extractall(workspace / "code")
+    source = read_cell(workspace / result.notebook, "# Rows and base model")
+    for digest in ("a", "b"):
+        names: dict[str, Any] = {
+            "HOME": workspace,
+            "CODE": workspace / "code",
+            "DIGEST": digest,
+            "json": json,
+        }
+        exec(source, names | {"llmops": pull})
+        assert json.loads((workspace / "code" / "request.json").read_text())["data"] == f"data-{digest}"
+        assert (workspace / f"data-{digest}" / "train.jsonl").is_file()
