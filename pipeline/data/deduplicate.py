@@ -3,15 +3,16 @@
 Exact: equal roles, texts (up to Unicode form and white space), calls and tools. Near: equal calls and tools, the same
 roles in order, and Jaccard similarity over word 3-grams of all turns at or above the threshold. System turns are shared
 boilerplate, so they do not count in the 3-grams; they are compared like every turn by a lower bar of their own, which
-keeps conversations apart that share a long opening and differ in one later turn (docs/decisions/0013). Searching for
-candidates is :mod:`pipeline.data.backends.near_duplicates`' work.
+keeps conversations apart that share a long opening and differ in one later turn (docs/decisions/0013). Where nothing is
+dropped but two files are held apart (leak check, split), the looser :meth:`Fingerprint.across_labels` counts. Searching
+for candidates is :mod:`pipeline.data.backends.near_duplicates`' work.
 """
 
 import json
 import re
 import unicodedata
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -122,6 +123,16 @@ class Fingerprint:
             turns=turns,
             shingles=frozenset(turns.shingles()),
         )
+
+    @classmethod
+    def across_labels(cls, conversation: Conversation) -> "Fingerprint":
+        """Describe what was said, for a search that looks across labels.
+
+        System turns and tools are how a conversation was set up: a copy that only gained one is still a leak.
+        """
+        said = tuple(message for message in conversation.messages if message.role != "system")
+        # A row of system turns alone keeps them: without any turn all such rows would be equal.
+        return cls.of(replace(conversation, messages=said or conversation.messages, tools=()))
 
 
 def find_similarity(one: Turns, other: Turns, threshold: float) -> float | None:

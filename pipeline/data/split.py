@@ -218,7 +218,7 @@ def _read(source: Path, request: DataSplitRequest, scratch: Path, run: Run) -> _
             kept.write(row.raw + b"\n")
             rows.add(row.conversation.extra, request)
             if search is not None:
-                search.add(Fingerprint.of(row.conversation))
+                search.add(Fingerprint.across_labels(row.conversation))
         if not len(rows.sets):
             raise no_rows_error(source)
         rows.join_groups()

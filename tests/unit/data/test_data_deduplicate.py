@@ -133,6 +133,20 @@ def test_call_ids_and_the_order_of_arguments_do_not_make_rows_different() -> Non
     assert Fingerprint.of(one).exact == Fingerprint.of(other).exact
 
 
+def test_what_a_conversation_was_set_up_with_counts_for_cleaning_only() -> None:
+    plain, told = talk("drop it", "done"), talk("drop it", "done", system="You are helpful.")
+    assert Fingerprint.of(plain).exact != Fingerprint.of(told).exact
+    assert Fingerprint.across_labels(plain) == Fingerprint.across_labels(told)
+    called, without_tools = calling("drop it", {"id": 1}), calling("drop it", {"id": 1}, ())
+    assert Fingerprint.of(called).exact != Fingerprint.of(without_tools).exact
+    assert Fingerprint.across_labels(called).exact == Fingerprint.across_labels(without_tools).exact
+
+
+def test_rows_of_system_turns_alone_stay_different_across_labels() -> None:
+    one, other = talk(system="Be kind."), talk(system="Be brief.")
+    assert Fingerprint.across_labels(one).exact != Fingerprint.across_labels(other).exact
+
+
 def test_keep_first_compares_with_kept_rows_only(tmp_path: Path) -> None:
     words = WORDS[:60]
     changed = [*words[:30], "x", *words[31:]]

@@ -87,6 +87,17 @@ def test_near_duplicates_stay_on_one_side_also_by_way_of_others(workspace: Path)
     assert split(near_duplicates=False, out="free").num_units == 40
 
 
+def test_a_copy_with_a_system_turn_stays_with_its_original(workspace: Path) -> None:
+    rows = [row(number) for number in range(30)]
+    system = {"role": "system", "content": "You are helpful."}
+    copies = [{**one, "messages": [system, *one["messages"]]} for one in rows]
+    write(workspace, rows + copies)
+    result = split()
+    assert (result.num_units, result.largest_unit) == (30, 2)
+    for found in read(workspace, result).values():
+        assert set(Counter(one["id"] for one in found).values()) == {2}
+
+
 def test_strata_are_kept_alike(workspace: Path) -> None:
     write(
         workspace,
