@@ -4,6 +4,7 @@ Rows of one group (the same template, the same source row) and rows that are nea
 of others, stay together. The manifest is written last: while it is there, the files are whole and of one split.
 """
 
+import json
 from array import array
 from collections import Counter
 from contextlib import ExitStack
@@ -25,6 +26,7 @@ from pipeline.data.deduplicate import DEFAULT_THRESHOLD, Fingerprint
 from pipeline.data.scratch import open_scratch
 from pipeline.data.sources import Sources, no_rows_error
 from pipeline.data.split_units import UNUSED, Unit, divide, find_sizes
+from pipeline.data.strict_json import is_array
 
 MANIFEST_FILE = "split.json"
 _NO_STRATUM = "(none)"
@@ -173,11 +175,12 @@ class _Rows:
     def add(self, fields: dict[str, Any], request: DataSplitRequest) -> None:
         row = self.sets.add()
         stratum = next(
-            (value for name in request.stratify_by if (value := _look_up(fields, name))), _NO_STRATUM
+            (text for name in request.stratify_by if (text := _name_stratum(_look_up(fields, name)))),
+            _NO_STRATUM,
         )
         self.stratum_of_row.append(self.strata.setdefault(stratum, len(self.strata)))
         for name in request.group_by:
-            if value := _look_up(fields, name):
+            if value := _name_group(_look_up(fields, name)):
                 first = self._groups.setdefault(name, {}).setdefault(value, row)
                 links = self._group_of_row.setdefault(name, array("I", range(row)))
                 links.extend(range(len(links), row))
@@ -229,15 +232,33 @@ def _read(source: Path, request: DataSplitRequest, scratch: Path, run: Run) -> _
     return rows
 
 
-def _look_up(fields: dict[str, Any], name: str) -> str:
-    """Return the value of a field of the row, or of its tags, as text; empty when there is none."""
+def _look_up(fields: dict[str, Any], name: str) -> Any:
+    """Return the value of a field of the row, or of its tags; None when there is none."""
     value: Any = fields.get(name)
     tags: Any = fields.get("tags")
     if value is None and isinstance(tags, dict):
         value = tags.get(name)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-    if isinstance(value, list):
-        return " ".join(sorted(map(str, value)))  # pyright: ignore[reportUnknownArgumentType]
-    return str(value) if isinstance(value, str | int) else ""
+    return value  # pyright: ignore[reportUnknownVariableType] - any JSON
+
+
+def _name_stratum(value: Any) -> str:
+    """Return texts, whole numbers and lists as text, else nothing: numbers and objects may be different in each row."""
+    return _name_group(value) if isinstance(value, list | str | int) else ""
+
+
+def _name_group(value: Any) -> str:
+    """Return a text that is equal for equal values; empty when there is none: null, or an empty text, list or object."""
+    if value is None or value == {}:
+        return ""
+    if is_array(value):
+        return " ".join(sorted(map(_spell, value)))
+    return _spell(value)
+
+
+def _spell(value: Any) -> str:
+    if isinstance(value, str | int):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
 def _write_sides(paths: list[Path], side_of_row: "array[int]", rows: Path) -> None:

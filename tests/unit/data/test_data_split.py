@@ -69,6 +69,28 @@ def test_rows_of_a_group_stay_on_one_side(workspace: Path) -> None:
     assert {len(sides) for sides in sides_of.values()} == {1}
 
 
+@pytest.mark.parametrize(
+    ("one", "again", "other"),
+    [
+        pytest.param(0.5, 0.5, 1.5, id="floats"),
+        pytest.param({"file": "a", "page": 1}, {"page": 1, "file": "a"}, {"file": "b"}, id="objects"),
+        pytest.param([{"file": "a"}, 0.5], [0.5, {"file": "a"}], [{"file": "b"}], id="lists"),
+    ],
+)
+def test_any_value_but_null_makes_a_group(workspace: Path, one: Any, again: Any, other: Any) -> None:
+    rows = [row(n, source=one if n % 2 else again) for n in range(10)]
+    rows += [row(n, source=other) for n in range(10, 20)]
+    write(workspace, [*rows, *(row(n, source=None) for n in range(20, 25)), row(25, source={})])
+    result = split()
+    assert (result.num_units, result.largest_unit) == (8, 10)
+
+
+def test_a_number_and_its_text_are_one_group(workspace: Path) -> None:
+    values = [1, "1", True, "True", ["b", 1], ["1", "b"], "1 b"]
+    write(workspace, [row(number, group=value) for number, value in enumerate(values)] + [row(9, group="")])
+    assert split().num_units == 4
+
+
 def test_near_duplicates_stay_on_one_side_also_by_way_of_others(workspace: Path) -> None:
     words = [f"w{position}" for position in range(40)]
     chain: list[str] = []
