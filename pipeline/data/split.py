@@ -7,6 +7,7 @@ of others, stay together. The manifest is written last: while it is there, the f
 import json
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,7 +43,9 @@ class DataSplitRequest(Request):
     """JSON Lines file in any of the three formats."""
     out: WorkspacePath = Field(min_length=1)
     """Folder for the three files and split.json; files of these names are replaced, others stay."""
-    ratios: list[Annotated[float, Field(ge=0)]] = Field(default=[0.8, 0.1, 0.1], min_length=3, max_length=3)
+    ratios: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        default=[0.8, 0.1, 0.1], min_length=3, max_length=3
+    )
     """Shares of train, validation and test; met as well as whole groups allow."""
     counts: list[Annotated[int, Field(ge=0)]] = Field(default=[], max_length=3)
     """Exact rows of train, validation and test, such as 400,50,50, instead of ratios; more rows are left over."""
@@ -141,8 +144,12 @@ def split_file(request: DataSplitRequest, run: Run) -> DataSplitResult:
         largest_unit=max(unit.size for unit in units),
         sides=sides,
         manifest=shown_path(folder / MANIFEST_FILE),
-        warnings=[*rows.warnings, *_warn(sizes, sides, is_stratified=division.is_stratified)],
-        next_step=f"Check it: llmops data decontaminate {' '.join(shown_path(p) for p in (*paths.values(),)[::2])}",
+        warnings=[
+            *rows.warnings,
+            *_warn_of_empty(request.counts or request.ratios, sides),
+            *_warn(sizes, sides, is_stratified=division.is_stratified),
+        ],
+        next_step=_next_step(sides),
     )
     facts = {"input_sha256": input_sha256, **request.model_dump(mode="json")}
     write_json(folder / MANIFEST_FILE, {**facts, **result.model_dump(mode="json", exclude={"next_step"})})
@@ -288,11 +295,25 @@ def _describe_side(
     )
 
 
+def _warn_of_empty(wanted: Sequence[float], sides: dict[str, SplitSide]) -> list[str]:
+    return [
+        f"{name} has no rows and no file: the input has too few rows or groups; add some, or give {name} a larger share"
+        for share, (name, side) in zip(wanted, sides.items(), strict=True)
+        if share and not side.num_rows
+    ]
+
+
+def _next_step(sides: dict[str, SplitSide]) -> str:
+    """Return the command that holds training against test, if both files are there."""
+    train, _, test = (side.path for side in sides.values())
+    return f"Check it: llmops data decontaminate {train} {test}" if train and test else ""
+
+
 def _warn(sizes: list[int], sides: dict[str, SplitSide], *, is_stratified: bool) -> list[str]:
     warnings = [
         f"{name} has {side.num_rows} rows instead of {size}, because groups stay whole"
         for size, (name, side) in zip(sizes, sides.items(), strict=True)
-        if abs(side.num_rows - size) > max(1, _WIDE_MISS_RATIO * size)
+        if side.num_rows and abs(side.num_rows - size) > max(1, _WIDE_MISS_RATIO * size)
     ]
     if not is_stratified:
         warnings.append("the counts could only be met by leaving the strata aside")

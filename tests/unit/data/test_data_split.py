@@ -158,6 +158,32 @@ def test_a_side_without_rows_has_no_file(workspace: Path) -> None:
     assert result.sides["validation"].path == ""
 
 
+@pytest.mark.parametrize(
+    ("num_rows", "num_groups", "empty"),
+    [
+        (1, 1, ["validation", "test"]),
+        (3, 3, ["validation", "test"]),
+        (5, 5, ["test"]),
+        (10, 2, ["validation", "test"]),
+    ],
+)
+def test_a_side_that_stays_empty_is_a_warning_and_no_next_step(
+    workspace: Path, num_rows: int, num_groups: int, empty: list[str]
+) -> None:
+    write(workspace, [row(number, group=f"g{number % num_groups}") for number in range(num_rows)])
+    result = split()
+    assert [text.split(" ")[0] for text in result.warnings if "no rows and no file" in text] == empty
+    assert [name for name, side in result.sides.items() if not side.path] == empty
+    assert result.next_step == ""
+
+
+def test_a_side_without_rows_that_was_not_asked_for_is_no_warning(workspace: Path) -> None:
+    write(workspace, [row(number) for number in range(10)])
+    result = split(ratios=[0.9, 0, 0.1])
+    assert result.warnings == []
+    assert result.next_step == "Check it: llmops data decontaminate out/train.jsonl out/test.jsonl"
+
+
 def test_a_field_that_all_rows_share_is_not_used_for_grouping(workspace: Path) -> None:
     write(workspace, [row(number, source="synthetic") for number in range(20)])
     result = split()
@@ -180,6 +206,8 @@ def test_counts_that_whole_groups_cannot_make_leave_no_file(workspace: Path) -> 
         ({"names": ["a", "a", "b"]}, "must differ"),
         ({"names": ["../a", "b", "c"]}, "names"),
         ({"ratios": [0, 0, 0]}, "not all may be 0"),
+        ({"ratios": [float("inf"), 0.1, 0.1]}, "finite"),
+        ({"ratios": [0.8, float("nan"), 0.1]}, "finite"),
         ({"file": "none.jsonl"}, "No such file"),
         ({"out": ".", "names": ["rows", "b", "c"]}, "replace the input"),
     ],
