@@ -26,6 +26,8 @@ _TEXT_FIELDS = ("messages", "conversations", "system", "instruction", "input", "
 _CONTROLS = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff]"
 )  # C0 and C1 but tab and LF; byte order mark
+# Vertical tab, form feed and NEL part lines or pages: without them the words around would be one
+_LINE_ENDS = ("\r\n", "\r", "\x0b", "\x0c", "\x85")
 _BYTES_PER_TOKEN = 4
 
 
@@ -210,5 +212,7 @@ def _tidy_arguments(value: Any) -> Any:
 
 
 def _tidy_characters(text: str) -> str:
-    text = unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n")
+    text = unicodedata.normalize("NFC", text)
+    for line_end in _LINE_ENDS:
+        text = text.replace(line_end, "\n")
     return _CONTROLS.sub("", text)

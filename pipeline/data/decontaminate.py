@@ -1,8 +1,8 @@
 """``data.decontaminate``: what a training file shares with a test file, and the training file without it.
 
-Equal conversations, near-duplicates, word 8-grams (the unit of Brown et al., arXiv:2005.14165, appendix C, is 13 words;
-turns here are shorter), and what copying the nearest training row scores. The test file is held in memory, the training
-file is not. Neither file is written to.
+Equal conversations (system turns and tools aside), near-duplicates, word 8-grams (the unit of Brown et al.,
+arXiv:2005.14165, appendix C, is 13 words; turns here are shorter), and what copying the nearest training row scores. The
+test file is held in memory, the training file is not. Neither file is written to.
 """
 
 from pydantic import Field
@@ -113,6 +113,10 @@ def _warn(leakage: Leakage) -> list[str]:
         warnings.append(f"{leakage.exact.num_test_rows} test rows are in the training file as they are")
     if leakage.near.num_test_rows:
         warnings.append(f"{leakage.near.num_test_rows} test rows have near-duplicates in the training file")
+    if leakage.same_prompt.num_test_rows:
+        warnings.append(
+            f"{leakage.same_prompt.num_test_rows} test rows have the words of a training row in all user turns"
+        )
     copier = leakage.copier
     if copier.num_right_calls > _ALARMING_SHARE * copier.num_rows_with_calls:
         warnings.append(

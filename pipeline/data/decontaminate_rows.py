@@ -69,7 +69,7 @@ class Leakage(Part):
     num_test_rows: int
     """Rows of the test file."""
     exact: OverlapCount
-    """Equal conversations."""
+    """Equal conversations, system turns and tools aside."""
     near: OverlapCount
     """Near-duplicates that are not equal."""
     same_prompt: OverlapCount
@@ -131,7 +131,7 @@ class _Comparer:
         turns_of_test: list[Turns] = []
         answers: list[Answer] = []
         for test, row in enumerate(tests):
-            fingerprint = Fingerprint.of(row.conversation)
+            fingerprint = Fingerprint.across_labels(row.conversation)
             self._search.add(fingerprint)
             self._test_lines.append(row.line)
             self._test_of_digest.setdefault(fingerprint.exact, []).append(test)
@@ -154,7 +154,7 @@ class _Comparer:
 
     def add(self, row: RowKept) -> None:
         """Take the next training row."""
-        fingerprint = Fingerprint.of(row.conversation)
+        fingerprint = Fingerprint.across_labels(row.conversation)
         number = len(self._train_lines)
         self._train_lines.append(row.line)
         self._search.add(fingerprint)

@@ -3,15 +3,17 @@
 Exact: equal roles, texts (up to Unicode form and white space), calls and tools. Near: equal calls and tools, the same
 roles in order, and Jaccard similarity over word 3-grams of all turns at or above the threshold. System turns are shared
 boilerplate, so they do not count in the 3-grams; they are compared like every turn by a lower bar of their own, which
-keeps conversations apart that share a long opening and differ in one later turn (docs/decisions/0013). Searching for
-candidates is :mod:`pipeline.data.backends.near_duplicates`' work.
+keeps conversations apart that share a long opening and differ in one later turn, and so are symbols, which no word holds
+(docs/decisions/0013). Where nothing is
+dropped but two files are held apart (leak check, split), the looser :meth:`Fingerprint.across_labels` counts. Searching
+for candidates is :mod:`pipeline.data.backends.near_duplicates`' work.
 """
 
 import json
 import re
 import unicodedata
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -27,6 +29,7 @@ _WORD_NGRAM, _CHARACTER_NGRAM = 3, 5
 _TURN_END, _FIELD_END = "\x1e", "\x1f"  # ASCII record and unit separators: no word holds them
 _ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), check_circular=False)
 _WORD = re.compile(r"\w+")
+_NO_WORD = re.compile(r"[^\w\s.,;:!?'\"()\-\x00-\x1f\x7f]+")
 # Scripts written without spaces: Thai, Lao, Myanmar, Khmer, kana, Han (with extensions A and B on)
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
@@ -52,6 +55,8 @@ class Turns:
     """Case-folded words of each turn; single characters where a script has no spaces."""
     ngram: int
     """Words in a shingle: 3, or 5 where the words are characters."""
+    symbols: tuple[str, ...]
+    """Operators, emoji and the like of each turn, in order; no punctuation."""
 
     @classmethod
     def of(cls, messages: Sequence[Message]) -> "Turns":
@@ -64,6 +69,7 @@ class Turns:
             roles=tuple(message.role for message in messages),
             words=tuple(tuple(split(text)) for text in texts),
             ngram=_CHARACTER_NGRAM if is_unspaced else _WORD_NGRAM,
+            symbols=tuple(map(_find_symbols, texts)),
         )
 
     def shingles(self) -> set[str]:
@@ -77,7 +83,8 @@ class Turns:
     def pack(self) -> bytes:
         """Return the turns as bytes for a work file."""
         turns = [
-            role + _FIELD_END + " ".join(words) for role, words in zip(self.roles, self.words, strict=True)
+            _FIELD_END.join((role, " ".join(words), symbols))
+            for role, words, symbols in zip(self.roles, self.words, self.symbols, strict=True)
         ]
         return _TURN_END.join([str(self.ngram), *turns]).encode("utf-8")
 
@@ -85,11 +92,12 @@ class Turns:
     def unpack(cls, packed: bytes) -> "Turns":
         """Read what :meth:`pack` wrote."""
         ngram, *turns = packed.decode("utf-8").split(_TURN_END)
-        pairs = [turn.split(_FIELD_END) for turn in turns]
+        fields = [turn.split(_FIELD_END) for turn in turns]
         return cls(
-            roles=tuple(role for role, _ in pairs),
-            words=tuple(tuple(words.split()) for _, words in pairs),
+            roles=tuple(role for role, _, _ in fields),
+            words=tuple(tuple(words.split()) for _, words, _ in fields),
             ngram=int(ngram),
+            symbols=tuple(symbols for _, _, symbols in fields),
         )
 
 
@@ -123,13 +131,25 @@ class Fingerprint:
             shingles=frozenset(turns.shingles()),
         )
 
+    @classmethod
+    def across_labels(cls, conversation: Conversation) -> "Fingerprint":
+        """Describe what was said, for a search that looks across labels.
+
+        System turns and tools are how a conversation was set up: a copy that only gained one is still a leak, and so is
+        one that gained an emoji or a bold word, so symbols are left aside.
+        """
+        said = tuple(message for message in conversation.messages if message.role != "system")
+        # A row of system turns alone keeps them: without any turn all such rows would be equal.
+        found = cls.of(replace(conversation, messages=said or conversation.messages, tools=()))
+        return replace(found, turns=replace(found.turns, symbols=("",) * len(found.turns.roles)))
+
 
 def find_similarity(one: Turns, other: Turns, threshold: float) -> float | None:
     """Return the exact Jaccard similarity of a near-duplicate pair, or None when it is no such pair.
 
     Labels are not looked at: whoever pairs rows up decides whether they must be equal.
     """
-    if one.roles != other.roles:
+    if one.roles != other.roles or one.symbols != other.symbols:
         return None
     similarity = jaccard(one.shingles(), other.shingles())
     if similarity < threshold:
@@ -179,6 +199,18 @@ def _number(text: str) -> int:
 
 def _fold(text: str) -> str:
     return text.casefold() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+
+
+def _find_symbols(text: str) -> str:
+    found = "".join(_NO_WORD.findall(text))
+    return found if found.isascii() else "".join(filter(_is_symbol, found))
+
+
+def _is_symbol(character: str) -> bool:
+    # Beyond ASCII: marks belong to words (vowel signs of Thai and Hindi), controls and formats are invisible, and what
+    # Unicode calls punctuation are quotes, dashes and stops. Unknown characters count: emoji newer than Python's tables.
+    category = unicodedata.category(character)
+    return character.isascii() or (category[0] not in "MP" and category not in {"Cc", "Cf"})
 
 
 def _split_characters(text: str) -> list[str]:

@@ -4,8 +4,10 @@ Rows of one group (the same template, the same source row) and rows that are nea
 of others, stay together. The manifest is written last: while it is there, the files are whole and of one split.
 """
 
+import json
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +27,7 @@ from pipeline.data.deduplicate import DEFAULT_THRESHOLD, Fingerprint
 from pipeline.data.scratch import open_scratch
 from pipeline.data.sources import Sources, no_rows_error
 from pipeline.data.split_units import UNUSED, Unit, divide, find_sizes
+from pipeline.data.strict_json import is_array
 
 MANIFEST_FILE = "split.json"
 _NO_STRATUM = "(none)"
@@ -40,7 +43,9 @@ class DataSplitRequest(Request):
     """JSON Lines file in any of the three formats."""
     out: WorkspacePath = Field(min_length=1)
     """Folder for the three files and split.json; files of these names are replaced, others stay."""
-    ratios: list[Annotated[float, Field(ge=0)]] = Field(default=[0.8, 0.1, 0.1], min_length=3, max_length=3)
+    ratios: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        default=[0.8, 0.1, 0.1], min_length=3, max_length=3
+    )
     """Shares of train, validation and test; met as well as whole groups allow."""
     counts: list[Annotated[int, Field(ge=0)]] = Field(default=[], max_length=3)
     """Exact rows of train, validation and test, such as 400,50,50, instead of ratios; more rows are left over."""
@@ -139,8 +144,12 @@ def split_file(request: DataSplitRequest, run: Run) -> DataSplitResult:
         largest_unit=max(unit.size for unit in units),
         sides=sides,
         manifest=shown_path(folder / MANIFEST_FILE),
-        warnings=[*rows.warnings, *_warn(sizes, sides, is_stratified=division.is_stratified)],
-        next_step=f"Check it: llmops data decontaminate {' '.join(shown_path(p) for p in (*paths.values(),)[::2])}",
+        warnings=[
+            *rows.warnings,
+            *_warn_of_empty(request.counts or request.ratios, sides),
+            *_warn(sizes, sides, is_stratified=division.is_stratified),
+        ],
+        next_step=_next_step(sides),
     )
     facts = {"input_sha256": input_sha256, **request.model_dump(mode="json")}
     write_json(folder / MANIFEST_FILE, {**facts, **result.model_dump(mode="json", exclude={"next_step"})})
@@ -173,11 +182,12 @@ class _Rows:
     def add(self, fields: dict[str, Any], request: DataSplitRequest) -> None:
         row = self.sets.add()
         stratum = next(
-            (value for name in request.stratify_by if (value := _look_up(fields, name))), _NO_STRATUM
+            (text for name in request.stratify_by if (text := _name_stratum(_look_up(fields, name)))),
+            _NO_STRATUM,
         )
         self.stratum_of_row.append(self.strata.setdefault(stratum, len(self.strata)))
         for name in request.group_by:
-            if value := _look_up(fields, name):
+            if value := _name_group(_look_up(fields, name)):
                 first = self._groups.setdefault(name, {}).setdefault(value, row)
                 links = self._group_of_row.setdefault(name, array("I", range(row)))
                 links.extend(range(len(links), row))
@@ -218,7 +228,7 @@ def _read(source: Path, request: DataSplitRequest, scratch: Path, run: Run) -> _
             kept.write(row.raw + b"\n")
             rows.add(row.conversation.extra, request)
             if search is not None:
-                search.add(Fingerprint.of(row.conversation))
+                search.add(Fingerprint.across_labels(row.conversation))
         if not len(rows.sets):
             raise no_rows_error(source)
         rows.join_groups()
@@ -229,15 +239,33 @@ def _read(source: Path, request: DataSplitRequest, scratch: Path, run: Run) -> _
     return rows
 
 
-def _look_up(fields: dict[str, Any], name: str) -> str:
-    """Return the value of a field of the row, or of its tags, as text; empty when there is none."""
+def _look_up(fields: dict[str, Any], name: str) -> Any:
+    """Return the value of a field of the row, or of its tags; None when there is none."""
     value: Any = fields.get(name)
     tags: Any = fields.get("tags")
     if value is None and isinstance(tags, dict):
         value = tags.get(name)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-    if isinstance(value, list):
-        return " ".join(sorted(map(str, value)))  # pyright: ignore[reportUnknownArgumentType]
-    return str(value) if isinstance(value, str | int) else ""
+    return value  # pyright: ignore[reportUnknownVariableType] - any JSON
+
+
+def _name_stratum(value: Any) -> str:
+    """Return texts, whole numbers and lists as text, else nothing: numbers and objects may be different in each row."""
+    return _name_group(value) if isinstance(value, list | str | int) else ""
+
+
+def _name_group(value: Any) -> str:
+    """Return a text that is equal for equal values; empty when there is none: null, or an empty text, list or object."""
+    if value is None or value == {}:
+        return ""
+    if is_array(value):
+        return " ".join(sorted(map(_spell, value)))
+    return _spell(value)
+
+
+def _spell(value: Any) -> str:
+    if isinstance(value, str | int):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
 def _write_sides(paths: list[Path], side_of_row: "array[int]", rows: Path) -> None:
@@ -267,11 +295,25 @@ def _describe_side(
     )
 
 
+def _warn_of_empty(wanted: Sequence[float], sides: dict[str, SplitSide]) -> list[str]:
+    return [
+        f"{name} has no rows and no file: the input has too few rows or groups; add some, or give {name} a larger share"
+        for share, (name, side) in zip(wanted, sides.items(), strict=True)
+        if share and not side.num_rows
+    ]
+
+
+def _next_step(sides: dict[str, SplitSide]) -> str:
+    """Return the command that holds training against test, if both files are there."""
+    train, _, test = (side.path for side in sides.values())
+    return f"Check it: llmops data decontaminate {train} {test}" if train and test else ""
+
+
 def _warn(sizes: list[int], sides: dict[str, SplitSide], *, is_stratified: bool) -> list[str]:
     warnings = [
         f"{name} has {side.num_rows} rows instead of {size}, because groups stay whole"
         for size, (name, side) in zip(sizes, sides.items(), strict=True)
-        if abs(side.num_rows - size) > max(1, _WIDE_MISS_RATIO * size)
+        if side.num_rows and abs(side.num_rows - size) > max(1, _WIDE_MISS_RATIO * size)
     ]
     if not is_stratified:
         warnings.append("the counts could only be met by leaving the strata aside")

@@ -192,6 +192,21 @@ def test_normalising_tidies_text_and_arguments_alike() -> None:
     assert not normalise_row(row)
 
 
+def test_whatever_parts_lines_or_pages_becomes_a_line_feed() -> None:
+    assert (
+        tidy("page one\x0cpage two\x85next\x0blast\r\nline\rend\x0c")
+        == "page one\npage two\nnext\nlast\nline\nend"
+    )
+    arguments = {"text": "one\x0ctwo"}
+    row = {
+        "messages": [
+            {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}
+        ]
+    }
+    assert normalise_row(row)
+    assert "one\\ntwo" in json.dumps(row)
+
+
 @given(st.text())
 def test_tidying_twice_changes_nothing_more(raw: str) -> None:
     assert tidy(tidy(raw)) == tidy(raw)

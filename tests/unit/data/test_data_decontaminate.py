@@ -75,6 +75,25 @@ def test_the_same_question_with_another_answer_is_counted(workspace: Path) -> No
     result = compare(workspace, [chat("Hello there!", sentence(1))], [chat("hello there", sentence(2))])
     assert result.leakage.same_prompt.num_test_rows == 1
     assert result.leakage.exact.num_test_rows == 0
+    assert result.warnings == ["1 test rows have the words of a training row in all user turns"]
+
+
+def test_a_copy_that_only_gained_a_system_turn_or_tools_is_equal(workspace: Path) -> None:
+    train = [chat(sentence(n, 30), sentence(100 + n, 30)) for n in range(6)]
+    system = {"role": "system", "content": "You are helpful."}
+    test: list[dict[str, Any]] = [{"messages": [system, *row["messages"]]} for row in train[:3]]
+    test += [{**row, "tools": TOOLS} for row in train[3:]]
+    found = compare(workspace, train, test)
+    assert found.leakage.exact.num_test_rows == 6
+    assert found.is_negative()
+
+
+def test_a_near_copy_with_a_system_turn_is_near(workspace: Path) -> None:
+    text = sentence(5, 40)
+    test = chat(f"{text} please")
+    test["messages"].insert(0, {"role": "system", "content": "You are helpful."})
+    result = compare(workspace, [chat(text)], [test])
+    assert (result.leakage.exact.num_test_rows, result.leakage.near.num_test_rows) == (0, 1)
 
 
 def test_shared_8_grams_are_counted_inside_turns(workspace: Path) -> None:

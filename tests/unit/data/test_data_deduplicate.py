@@ -68,7 +68,7 @@ def test_a_script_without_spaces_is_cut_into_5_characters() -> None:
 
 
 def test_words_survive_the_work_file() -> None:
-    turns = Turns.of(talk("Grüße, \uff21\uff22", "ok", "", "再见", system="be kind").messages)
+    turns = Turns.of(talk("Grüße, \uff21\uff22 = 👍", "ok", "", "再见", system="be kind").messages)
     assert Turns.unpack(turns.pack()) == turns
 
 
@@ -87,6 +87,47 @@ def test_jaccard_is_symmetric_and_between_0_and_1(one: set[str], other: set[str]
     assert jaccard(one, other) == jaccard(other, one)
     assert 0 <= jaccard(one, other) <= 1
     assert jaccard(one, one) == 1
+
+
+ANSWER = "this is one long answer with quite a few words in it, so that there are enough shingles"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("👍", "👎"),
+        ("x = a + b", "x = a - b"),
+        ("is a < b", "is a > b"),
+        ("costs 5 €", "costs 5 $"),
+        ("a \u2212 b", "a + b"),  # the minus sign of mathematics
+        ("\U0001fadf", "👍"),  # newer than the tables of some Python versions
+        ("", "👍"),
+    ],
+)
+def test_other_symbols_make_another_turn(tmp_path: Path, one: str, other: str) -> None:
+    assert similarity(talk(one, ANSWER), talk(other, ANSWER)) is None
+    assert search_near(tmp_path, [talk(one, ANSWER), talk(other, ANSWER)]) == {}
+    assert similarity(talk(one, ANSWER), talk(one, f"{ANSWER}!")) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("it's (a) test - yes; no?", "it\u2019s \u201ca\u201d test \u2014 yes\u2026 no!"),
+        ("你好\uff0c再见\u3002", "你好,再见"),
+        ("हिन्दी की बात", "हिन्दी का बात"),  # vowel signs differ
+        ("ไม่ใช่", "ไม้ใช่"),  # tone marks differ
+        ("soft\u00adware\u200b", "soft ware"),
+        ("👍\ufe0f", "👍"),
+    ],
+)
+def test_punctuation_marks_of_words_and_invisible_characters_are_no_symbols(one: str, other: str) -> None:
+    assert similarity(talk(one, ANSWER), talk(other, ANSWER)) is not None
+
+
+def test_across_labels_symbols_do_not_count() -> None:
+    one, other = (Fingerprint.across_labels(talk(text, ANSWER)).turns for text in ("a + b", "**a** - b 👍"))
+    assert find_similarity(one, other, 0.8) == 1
 
 
 def test_conversations_that_share_an_opening_and_differ_later_are_not_near_duplicates(tmp_path: Path) -> None:
@@ -131,6 +172,20 @@ def test_under_8_shingles_only_equal_rows_are_repeats(tmp_path: Path) -> None:
 def test_call_ids_and_the_order_of_arguments_do_not_make_rows_different() -> None:
     one, other = calling("drop it", {"a": 1, "b": 2}), calling("drop it", {"b": 2, "a": 1})
     assert Fingerprint.of(one).exact == Fingerprint.of(other).exact
+
+
+def test_what_a_conversation_was_set_up_with_counts_for_cleaning_only() -> None:
+    plain, told = talk("drop it", "done"), talk("drop it", "done", system="You are helpful.")
+    assert Fingerprint.of(plain).exact != Fingerprint.of(told).exact
+    assert Fingerprint.across_labels(plain) == Fingerprint.across_labels(told)
+    called, without_tools = calling("drop it", {"id": 1}), calling("drop it", {"id": 1}, ())
+    assert Fingerprint.of(called).exact != Fingerprint.of(without_tools).exact
+    assert Fingerprint.across_labels(called).exact == Fingerprint.across_labels(without_tools).exact
+
+
+def test_rows_of_system_turns_alone_stay_different_across_labels() -> None:
+    one, other = talk(system="Be kind."), talk(system="Be brief.")
+    assert Fingerprint.across_labels(one).exact != Fingerprint.across_labels(other).exact
 
 
 def test_keep_first_compares_with_kept_rows_only(tmp_path: Path) -> None:

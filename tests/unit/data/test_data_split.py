@@ -69,6 +69,28 @@ def test_rows_of_a_group_stay_on_one_side(workspace: Path) -> None:
     assert {len(sides) for sides in sides_of.values()} == {1}
 
 
+@pytest.mark.parametrize(
+    ("one", "again", "other"),
+    [
+        pytest.param(0.5, 0.5, 1.5, id="floats"),
+        pytest.param({"file": "a", "page": 1}, {"page": 1, "file": "a"}, {"file": "b"}, id="objects"),
+        pytest.param([{"file": "a"}, 0.5], [0.5, {"file": "a"}], [{"file": "b"}], id="lists"),
+    ],
+)
+def test_any_value_but_null_makes_a_group(workspace: Path, one: Any, again: Any, other: Any) -> None:
+    rows = [row(n, source=one if n % 2 else again) for n in range(10)]
+    rows += [row(n, source=other) for n in range(10, 20)]
+    write(workspace, [*rows, *(row(n, source=None) for n in range(20, 25)), row(25, source={})])
+    result = split()
+    assert (result.num_units, result.largest_unit) == (8, 10)
+
+
+def test_a_number_and_its_text_are_one_group(workspace: Path) -> None:
+    values = [1, "1", True, "True", ["b", 1], ["1", "b"], "1 b"]
+    write(workspace, [row(number, group=value) for number, value in enumerate(values)] + [row(9, group="")])
+    assert split().num_units == 4
+
+
 def test_near_duplicates_stay_on_one_side_also_by_way_of_others(workspace: Path) -> None:
     words = [f"w{position}" for position in range(40)]
     chain: list[str] = []
@@ -85,6 +107,17 @@ def test_near_duplicates_stay_on_one_side_also_by_way_of_others(workspace: Path)
     assert {f"r{100 + step}" for step in range(8)} <= ids
     assert (result.num_units, result.largest_unit) == (33, 8)
     assert split(near_duplicates=False, out="free").num_units == 40
+
+
+def test_a_copy_with_a_system_turn_stays_with_its_original(workspace: Path) -> None:
+    rows = [row(number) for number in range(30)]
+    system = {"role": "system", "content": "You are helpful."}
+    copies = [{**one, "messages": [system, *one["messages"]]} for one in rows]
+    write(workspace, rows + copies)
+    result = split()
+    assert (result.num_units, result.largest_unit) == (30, 2)
+    for found in read(workspace, result).values():
+        assert set(Counter(one["id"] for one in found).values()) == {2}
 
 
 def test_strata_are_kept_alike(workspace: Path) -> None:
@@ -125,6 +158,32 @@ def test_a_side_without_rows_has_no_file(workspace: Path) -> None:
     assert result.sides["validation"].path == ""
 
 
+@pytest.mark.parametrize(
+    ("num_rows", "num_groups", "empty"),
+    [
+        (1, 1, ["validation", "test"]),
+        (3, 3, ["validation", "test"]),
+        (5, 5, ["test"]),
+        (10, 2, ["validation", "test"]),
+    ],
+)
+def test_a_side_that_stays_empty_is_a_warning_and_no_next_step(
+    workspace: Path, num_rows: int, num_groups: int, empty: list[str]
+) -> None:
+    write(workspace, [row(number, group=f"g{number % num_groups}") for number in range(num_rows)])
+    result = split()
+    assert [text.split(" ")[0] for text in result.warnings if "no rows and no file" in text] == empty
+    assert [name for name, side in result.sides.items() if not side.path] == empty
+    assert result.next_step == ""
+
+
+def test_a_side_without_rows_that_was_not_asked_for_is_no_warning(workspace: Path) -> None:
+    write(workspace, [row(number) for number in range(10)])
+    result = split(ratios=[0.9, 0, 0.1])
+    assert result.warnings == []
+    assert result.next_step == "Check it: llmops data decontaminate out/train.jsonl out/test.jsonl"
+
+
 def test_a_field_that_all_rows_share_is_not_used_for_grouping(workspace: Path) -> None:
     write(workspace, [row(number, source="synthetic") for number in range(20)])
     result = split()
@@ -147,6 +206,8 @@ def test_counts_that_whole_groups_cannot_make_leave_no_file(workspace: Path) -> 
         ({"names": ["a", "a", "b"]}, "must differ"),
         ({"names": ["../a", "b", "c"]}, "names"),
         ({"ratios": [0, 0, 0]}, "not all may be 0"),
+        ({"ratios": [float("inf"), 0.1, 0.1]}, "finite"),
+        ({"ratios": [0.8, float("nan"), 0.1]}, "finite"),
         ({"file": "none.jsonl"}, "No such file"),
         ({"out": ".", "names": ["rows", "b", "c"]}, "replace the input"),
     ],
