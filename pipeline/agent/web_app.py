@@ -46,6 +46,7 @@ class AgentPage:
 
     def __init__(self, base_url: str, model: str, store: TaskStore, *, max_turns: int = 8) -> None:
         self.items: list[TranscriptItem] = []
+        self.num_answered = 0
         self._model, self._store = model, store
         self._html = files("pipeline.agent").joinpath("web_page.html").read_text(encoding="utf-8")
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -134,11 +135,12 @@ class AgentPage:
         end: Event = {"kind": "error", "text": "The agent broke off."}
         try:
             turn = self._agent.ask(text, lambda piece: self._events.put({"kind": "text", "text": piece}))
-            self.items.extend(turn.items)
+            self.num_answered += 1
             end = {"kind": "end", "seconds": turn.seconds, "num_tokens": turn.output_tokens}
         except PipelineError as error:
             end = {"kind": "error", "text": f"{error}. {error.hint}"}
         finally:
+            self.items.extend(self._agent.last_items)  # of a failure too: its calls have changed the tasks
             self._is_busy = False
             self._events.put(end)
 

@@ -116,6 +116,17 @@ def test_a_failure_is_an_event_and_the_conversation_goes_on(workspace: Path) -> 
         assert client.get("/state").json()["items"] == []
 
 
+def test_the_calls_of_a_message_that_failed_are_kept_and_the_person_is_told(workspace: Path) -> None:
+    lost = 'data: {"error": {"message": "engine lost"}}\n\n'
+    with open_page(completion(None, CREATE), lost, completion("Here.")) as client:
+        failed = say(client, "Call Bob")[-1]
+        assert "1 tool call was made" in failed["text"]
+        say(client, "Anybody there?")
+        items = client.get("/state").json()["items"]
+    assert [item["role"] for item in items] == ["user", "tool", "user", "assistant"]
+    assert items[1]["result"]["task"]["title"] == "Call <b>Bob</b>"
+
+
 def test_one_message_at_a_time(workspace: Path) -> None:
     arrived, release = threading.Event(), threading.Event()
 
