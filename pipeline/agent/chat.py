@@ -53,7 +53,7 @@ class AgentChatResult(Result):
     """What was said and done."""
 
     items: tuple[TranscriptItem, ...]
-    """The conversation."""
+    """The conversation; of a message that failed, the calls it had made."""
     num_messages: int
     """Messages that were answered."""
     num_failures: int
@@ -84,7 +84,7 @@ def chat_with_agent(request: AgentChatRequest, run: Run) -> AgentChatResult:
             write_jsonl(run.artifacts / "transcript.jsonl", rows)
     return AgentChatResult(
         items=tuple(conversation.items),
-        num_messages=sum(item.role == "user" for item in conversation.items),
+        num_messages=conversation.num_answered,
         num_failures=conversation.num_failures,
         store=request.store,
         warnings=endpoint.warnings,
@@ -102,7 +102,7 @@ class _Conversation:
             stderr=True, highlight=False, markup=False, emoji=False
         )  # what is shown is data, not markup
         self.items: list[TranscriptItem] = []
-        self.num_failures = 0
+        self.num_answered = self.num_failures = 0
         self._in_reply = False
 
     def run(self) -> None:
@@ -150,7 +150,9 @@ class _Conversation:
             self._end_reply()
             self.console.print(f"error: {error} {error.hint}", style="red")
             return
-        self.items.extend(turn.items)
+        finally:  # the calls of a message that failed have changed the tasks too
+            self.items.extend(agent.last_items)
+        self.num_answered += 1
         self._end_reply()
         tokens = f"{turn.input_tokens} + {turn.output_tokens} tokens"
         self.console.print(f"       {format_seconds(turn.seconds)}, {tokens}", style="dim")

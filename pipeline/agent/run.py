@@ -67,8 +67,11 @@ def run_agent(request: AgentRunRequest, run: Run) -> AgentRunResult:
         consent = _agree if request.allow_deletes else ask_on_terminal
         tools = ToolCaller(store, on_call=_show_call, consent=consent)
         with TaskAgent(endpoint.base_url, endpoint.model, tools, max_turns=request.max_turns) as agent:
-            turn = agent.ask(request.text)
-    write_jsonl(run.artifacts / "transcript.jsonl", [item.model_dump(mode="json") for item in turn.items])
+            try:
+                turn = agent.ask(request.text)
+            finally:  # also of a failure: the calls made before it have changed the tasks
+                rows = [item.model_dump(mode="json") for item in agent.last_items]
+                write_jsonl(run.artifacts / "transcript.jsonl", rows)
     return AgentRunResult(
         **turn.model_dump(),
         model=endpoint.model,

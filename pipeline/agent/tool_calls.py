@@ -53,6 +53,8 @@ class ToolCaller:
     """Asked before something that exists is destroyed."""
     timeout_seconds: float = _TIMEOUT_SECONDS
     """Longest time for one call; thinking about consent does not count."""
+    reported: list[TranscriptItem] = field(default_factory=list[TranscriptItem])
+    """Each call with its result, in order; who begins a new message empties it."""
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def call(self, name: str, raw_arguments: str) -> str:
@@ -62,9 +64,11 @@ class ToolCaller:
         return self.report(name, arguments, result)
 
     def report(self, name: str, arguments: dict[str, Any] | None, result: ToolResult) -> str:
-        """Tell the listener of a call, and return its result as JSON text."""
+        """Keep a call, tell the listener of it, and return its result as JSON text."""
+        item = TranscriptItem(role="tool", tool=name, arguments=arguments, result=result)
+        self.reported.append(item)
         if self.on_call is not None:
-            self.on_call(TranscriptItem(role="tool", tool=name, arguments=arguments, result=result))
+            self.on_call(item)
         return json.dumps(result, ensure_ascii=False)
 
     async def _execute(self, name: str, raw: str) -> tuple[dict[str, Any] | None, ToolResult]:

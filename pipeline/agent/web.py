@@ -74,7 +74,7 @@ def serve_agent_page(request: AgentWebRequest, run: Run) -> AgentWebResult:
     write_jsonl(run.artifacts / "transcript.jsonl", [item.model_dump(mode="json") for item in page.items])
     return AgentWebResult(
         url=url,
-        num_messages=sum(item.role == "user" for item in page.items),
+        num_messages=page.num_answered,
         served_seconds=round(time.monotonic() - started, 3),
         warnings=endpoint.warnings,
     )

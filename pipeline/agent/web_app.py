@@ -27,6 +27,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from pipeline.agent.backends.openai_agents import TaskAgent
+from pipeline.agent.consent import ConsentDesk, Question
 from pipeline.agent.tool_calls import ToolCaller
 from pipeline.agent.transcript import TranscriptItem
 from pipeline.core.errors import OperationFailedError, PipelineError
@@ -45,13 +46,14 @@ class AgentPage:
 
     def __init__(self, base_url: str, model: str, store: TaskStore, *, max_turns: int = 8) -> None:
         self.items: list[TranscriptItem] = []
+        self.num_answered = 0
         self._model, self._store = model, store
         self._html = files("pipeline.agent").joinpath("web_page.html").read_text(encoding="utf-8")
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._is_asking = self._is_busy = False
+        self._consent = ConsentDesk(self._tell_question, _CONSENT_SECONDS)
+        self._is_busy = False
         self._worker = ThreadPoolExecutor(1)  # the agent and its event loop stay in one thread
-        tools = ToolCaller(store, on_call=self._tell_call, consent=self._ask_consent)
+        tools = ToolCaller(store, on_call=self._tell_call, consent=self._consent.ask)
         self._agent = self._worker.submit(
             lambda: TaskAgent(base_url, model, tools, max_turns=max_turns)
         ).result()
@@ -60,7 +62,7 @@ class AgentPage:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._answers.put(False)  # a question nobody will answer any more
+        self._consent.close()  # else the agent would wait for an answer that cannot come
         self._worker.submit(self._agent.close).result()
         self._worker.shutdown()
 
@@ -86,9 +88,17 @@ class AgentPage:
         return HTMLResponse(self._html.replace("NONCE", nonce), headers={"Content-Security-Policy": policy})
 
     async def state(self, request: Request) -> Response:
-        """Answer with the conversation and the tasks."""
+        """Answer with the conversation, the tasks, and the question that is open: a page loaded anew asks it again."""
         items = [item.model_dump(mode="json") for item in self.items]
-        return JSONResponse({"model": self._model, "items": items, "tasks": self._store.snapshot()})
+        question = self._consent.open_question
+        return JSONResponse(
+            {
+                "model": self._model,
+                "items": items,
+                "tasks": self._store.snapshot(),
+                "question": question and question.to_dict(),
+            }
+        )
 
     async def messages(self, request: Request) -> Response:
         """Give a message to the agent, and answer with what happens, as it happens."""
@@ -104,12 +114,12 @@ class AgentPage:
         return StreamingResponse(_stream(self._events), media_type="application/x-ndjson")
 
     async def consent(self, request: Request) -> Response:
-        """Take the answer to a question."""
+        """Take the answer to the question it names; a yes to one question never counts for another."""
         body = await _read_json(request)
-        if not self._is_asking:
-            return _refuse(409, "Nothing was asked.")
-        self._is_asking = False
-        self._answers.put(body.get("agree") is True)
+        if not self._consent.answer(body.get("id"), body.get("agree") is True):
+            return _refuse(
+                409, "This question is not open any more. Send the message again to be asked anew."
+            )
         return JSONResponse({})
 
     async def reset(self, request: Request) -> Response:
@@ -125,26 +135,20 @@ class AgentPage:
         end: Event = {"kind": "error", "text": "The agent broke off."}
         try:
             turn = self._agent.ask(text, lambda piece: self._events.put({"kind": "text", "text": piece}))
-            self.items.extend(turn.items)
+            self.num_answered += 1
             end = {"kind": "end", "seconds": turn.seconds, "num_tokens": turn.output_tokens}
         except PipelineError as error:
             end = {"kind": "error", "text": f"{error}. {error.hint}"}
         finally:
+            self.items.extend(self._agent.last_items)  # of a failure too: its calls have changed the tasks
             self._is_busy = False
             self._events.put(end)
 
     def _tell_call(self, item: TranscriptItem) -> None:
         self._events.put({"kind": "call", "item": item.model_dump(mode="json")})
 
-    def _ask_consent(self, question: str) -> bool:
-        self._is_asking = True
-        self._events.put({"kind": "question", "text": question})
-        try:
-            return self._answers.get(timeout=_CONSENT_SECONDS)
-        except queue.Empty:
-            return False
-        finally:
-            self._is_asking = False
+    def _tell_question(self, question: Question) -> None:
+        self._events.put({"kind": "question", **question.to_dict()})
 
 
 async def _stream(events: "queue.SimpleQueue[Event]") -> AsyncGenerator[str]:

@@ -118,11 +118,37 @@ def test_a_person_sees_replies_calls_questions_and_tasks(browser: Browser, tmp_p
         browser.wait_for("document.querySelector('.question button') !== null")
         assert store.list_tasks()["total"] == 1
         browser.save_picture(tmp_path / "page.png")
+        browser.send("Page.reload")  # the open question is asked again on the new page
+        browser.wait_for("document.querySelectorAll('.user').length === 2")
+        browser.wait_for("document.querySelector('.question button') !== null")
         browser.run("document.querySelector('.question button').click()")
-        browser.wait_for("document.querySelectorAll('.note').length === 3")
         browser.wait_for("document.getElementById('count').textContent === 'Tasks (0)'")
+        browser.wait_for(
+            "fetch('/state').then(answer => answer.json()).then(state => state.items.length === 9)"
+        )
         store.create_task("from another program")
         browser.wait_for("document.getElementById('count').textContent === 'Tasks (1)'")
         browser.send("Page.reload")
         browser.wait_for("document.querySelectorAll('.user').length === 3")
     assert (tmp_path / "page.png").stat().st_size > 10_000
+
+
+def test_a_question_nobody_answered_disappears(
+    browser: Browser, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.agent.web_app._CONSENT_SECONDS", 3.0)
+    answers = (completion(None, ("delete_task", '{"task_id": 1}')), completion("You did not agree."))
+    with (
+        ScriptedServer(*((200, answer) for answer in answers)) as model,
+        TaskStore() as store,
+        AgentPage(model.base_url, "task-agent", store) as page,
+        serve_page(page, 0) as url,
+    ):
+        store.create_task("Call Bob")
+        browser.send("Page.navigate", url=url)
+        browser.wait_for("document.getElementById('model')?.textContent === 'task-agent'")
+        browser.say("Delete task 1")
+        browser.wait_for("document.querySelector('.question button') !== null")
+        browser.wait_for("document.querySelectorAll('.note').length === 1")
+        browser.wait_for("document.querySelector('.question') === null")
+        assert store.list_tasks()["total"] == 1

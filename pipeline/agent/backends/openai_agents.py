@@ -36,7 +36,7 @@ from agents.exceptions import MaxTurnsExceeded, ModelBehaviorError
 from agents.items import TResponseStreamEvent
 
 from pipeline.agent.tool_calls import ToolCaller
-from pipeline.agent.transcript import AgentTurn, TranscriptItem
+from pipeline.agent.transcript import AgentTurn, TranscriptItem, attach_calls
 from pipeline.core.errors import (
     DoesNotFitError,
     InvalidInputError,
@@ -56,7 +56,11 @@ OnText = Callable[[str], None]
 
 
 class TaskAgent:
-    """One conversation with the agent; a context manager that closes its connection and event loop."""
+    """One conversation with the agent; a context manager that closes its connection and event loop.
+
+    Attributes:
+        last_items: What the last message led to, also when it failed: then the message and the calls it had made.
+    """
 
     def __init__(
         self,
@@ -79,7 +83,8 @@ class TaskAgent:
             session_name: Which conversation in it.
         """
         set_tracing_disabled(True)  # else the SDK asks for an OpenAI key to send traces with
-        self._base_url, self._max_turns = base_url, max_turns
+        self.last_items: tuple[TranscriptItem, ...] = ()
+        self._base_url, self._max_turns, self._tools = base_url, max_turns, tools
         self._runner = asyncio.Runner()
         self._client = openai.AsyncOpenAI(
             base_url=base_url,
@@ -122,7 +127,9 @@ class TaskAgent:
     def ask(self, text: str, on_text: OnText | None = None) -> AgentTurn:
         """Send one user message and return when the agent has answered it.
 
-        A message that fails is forgotten, so that the conversation can go on.
+        A message that fails is forgotten, so that the conversation can go on: a call whose result the server may
+        not have read, or the text it had no room for, would only fail again. The calls it had made stay made; they
+        are in ``last_items`` and in the error.
 
         Args:
             text: What the user says.
@@ -136,18 +143,24 @@ class TaskAgent:
         """
         started = time.monotonic()
         before = self._count_items()
+        message = TranscriptItem(role="user", text=text)
+        self.last_items = (message,)
+        self._tools.reported.clear()
         try:
             result = self._runner.run(self._ask(text, on_text))
         except BaseException as error:
+            self.last_items = (message, *self._tools.reported)
             while self._count_items() > before:
                 self._runner.run(self._session.pop_item())
             known = self._explain(error)
             if known is None:
                 raise
+            attach_calls(known, self._tools.reported)
             raise known from error
+        self.last_items = (message, *_read_items(result))
         usage = result.context_wrapper.usage
         return AgentTurn(
-            items=(TranscriptItem(role="user", text=text), *_read_items(result)),
+            items=self.last_items,
             output=str(result.final_output),
             num_model_calls=usage.requests,
             input_tokens=usage.input_tokens,

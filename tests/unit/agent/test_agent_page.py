@@ -33,7 +33,7 @@ def open_page(*answers: Any, **options: Any) -> Generator[httpx.Client]:
 
 
 def say(
-    client: httpx.Client, text: str, on_question: Callable[[], Any] = lambda: None
+    client: httpx.Client, text: str, on_question: Callable[[dict[str, Any]], Any] = lambda question: None
 ) -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = []
     with client.stream("POST", "/messages", json={"text": text}) as reply:
@@ -41,7 +41,7 @@ def say(
         for line in reply.iter_lines():
             events.append(json.loads(line))
             if events[-1]["kind"] == "question":
-                on_question()
+                on_question(events[-1])
     return events
 
 
@@ -61,9 +61,50 @@ def test_a_deletion_waits_for_the_answer_on_the_page(workspace: Path, agree: boo
     with open_page(*script) as client:
         assert client.post("/consent", json={"agree": True}).status_code == 409  # nothing was asked yet
         say(client, "Call Bob")
-        events = say(client, "Delete it", lambda: client.post("/consent", json={"agree": agree}))
+        events = say(
+            client,
+            "Delete it",
+            lambda asked: client.post("/consent", json={"id": asked["id"], "agree": agree}),
+        )
         assert "question" in [event["kind"] for event in events]
         assert len(client.get("/state").json()["tasks"]) == num_left
+
+
+def test_a_yes_to_a_question_that_has_expired_does_not_approve_the_next_deletion(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.agent.web_app._CONSENT_SECONDS", 0.5)
+    answers = [completion(None, CREATE), completion("Added.")]
+    answers += [completion(None, DELETE), completion("You did not agree.")] * 2
+    asked: list[dict[str, Any]] = []
+    statuses: list[int] = []
+
+    def answer_the_first(question: dict[str, Any]) -> None:
+        asked.append(question)
+        if len(asked) == 2:
+            for names in ({"id": asked[0]["id"]}, {}):
+                statuses.append(client.post("/consent", json={**names, "agree": True}).status_code)
+
+    with open_page(*answers) as client:
+        for text in ("Call Bob", "Delete it", "Delete it after all"):
+            say(client, text, answer_the_first)
+        assert statuses == [409, 409]
+        assert len(client.get("/state").json()["tasks"]) == 1
+
+
+def test_a_page_that_was_loaded_anew_can_answer_the_open_question(workspace: Path) -> None:
+    script = [completion(None, CREATE), completion("Added."), completion(None, DELETE), completion("Gone.")]
+    with open_page(*script) as client:
+        say(client, "Call Bob")
+
+        def answer_from_state(asked: dict[str, Any]) -> None:
+            question = client.get("/state").json()["question"]
+            assert question == {"id": asked["id"], "text": asked["text"]}
+            assert client.post("/consent", json={"id": question["id"], "agree": True}).status_code == 200
+
+        say(client, "Delete it", answer_from_state)
+        state = client.get("/state").json()
+    assert (state["tasks"], state["question"]) == ([], None)
 
 
 def test_a_failure_is_an_event_and_the_conversation_goes_on(workspace: Path) -> None:
@@ -73,6 +114,17 @@ def test_a_failure_is_an_event_and_the_conversation_goes_on(workspace: Path) -> 
         assert say(client, "two")[-1]["kind"] == "end"
         assert client.post("/reset", json={}).status_code == 200
         assert client.get("/state").json()["items"] == []
+
+
+def test_the_calls_of_a_message_that_failed_are_kept_and_the_person_is_told(workspace: Path) -> None:
+    lost = 'data: {"error": {"message": "engine lost"}}\n\n'
+    with open_page(completion(None, CREATE), lost, completion("Here.")) as client:
+        failed = say(client, "Call Bob")[-1]
+        assert "1 tool call was made" in failed["text"]
+        say(client, "Anybody there?")
+        items = client.get("/state").json()["items"]
+    assert [item["role"] for item in items] == ["user", "tool", "user", "assistant"]
+    assert items[1]["result"]["task"]["title"] == "Call <b>Bob</b>"
 
 
 def test_one_message_at_a_time(workspace: Path) -> None:
