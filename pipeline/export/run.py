@@ -4,6 +4,7 @@ Everything is built inside the run directory, where each finished step is kept, 
 the next one. ``models/<name>`` changes in one rename at the end, and only when the gate has passed.
 """
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ from pipeline.export.card import RECORD, default_gguf, gguf_name, write_companio
 from pipeline.export.checkpoint import read_checkpoint
 from pipeline.export.gate import find_subject, run_gate
 from pipeline.export.gate_report import GATE_FILE, GateReport
-from pipeline.export.gate_task import DEFAULT_NUM_TURNS
+from pipeline.export.gate_task import DEFAULT_NUM_TURNS, read_turns
 from pipeline.export.gguf import quantize_file, write_f16_gguf
 from pipeline.export.quantization import (
     BITS_PER_WEIGHT,
@@ -164,7 +165,9 @@ def _is_same_export(target: Path, request: ExportRunRequest, source: TrainingSou
     wanted = {gguf_name(q) for q in _wanted_gguf(request)}
     if "merged" in request.formats:
         wanted |= {f"merged/{file}" for file in source.base.weight_files}
-    if request.verify and _wanted_gguf(request) and not _has_passed_gate(target):
+    if "adapter" in request.formats and source.is_adapter:
+        wanted |= {_ADAPTER_GGUF, *(f"adapter/{path.name}" for path in source.weights.glob("*.safetensors"))}
+    if request.verify and _wanted_gguf(request) and not _has_passed_gate(target, request, source):
         return False
     return (
         record["source_run"] == source.run_id
@@ -176,9 +179,23 @@ def _is_same_export(target: Path, request: ExportRunRequest, source: TrainingSou
     )
 
 
-def _has_passed_gate(target: Path) -> bool:
+def _has_passed_gate(target: Path, request: ExportRunRequest, source: TrainingSource) -> bool:
+    """True when a gate passed that asked at least as many held-out turns as this request would ask."""
     path = target / GATE_FILE
-    return path.is_file() and GateReport.model_validate(read_json(path)).passed
+    if not path.is_file():
+        return False
+    report = GateReport.model_validate(read_json(path))
+    asks = source.held_out if source.tool_set else None
+    # The file may hold fewer turns than are asked for; then all of them is enough.
+    num_turns = len(read_turns(asks, request.num_turns)) if asks else 0
+    return report.passed and _count_measured_turns(report) >= num_turns
+
+
+def _count_measured_turns(report: GateReport) -> int:
+    """Return how many held-out turns the gate asked of every file; the report has it only in its sentence."""
+    sentences = [check.measured for check in report.checks if check.id.startswith("task_accuracy:")]
+    found = (re.search(r" of (\d+) turns right", sentence) for sentence in sentences)
+    return min((int(match[1]) for match in found if match), default=0)
 
 
 def _check_room(work: Path, source: TrainingSource, request: ExportRunRequest) -> None:
