@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import psutil
 from pydantic import Field, model_validator
@@ -54,7 +54,7 @@ class ExportRunRequest(Request):
     quantizations: tuple[Quantization, ...] = Field(default=DEFAULT_QUANTIZATIONS, min_length=1)
     """GGUF files to write: f16, q8_0, q5_k_m, q4_k_m. The gate compares f16 with the merged model."""
     verify: bool = True
-    """Run the gate (see `export verify`); without it the model is not served unless forced."""
+    """Run the gate on the GGUF files (see `export verify`); without it the model is not served unless forced."""
     num_turns: int = Field(default=DEFAULT_NUM_TURNS, ge=1, le=1000)
     """Held-out turns the gate asks of every file; 50 make one turn two points."""
     force: bool = False
@@ -298,21 +298,38 @@ def _describe(
         gate_passed=gate.passed if gate else None,
         failed_checks=failed,
         reused=reused,
-        warnings=_warnings(request, record["method"], gate)
+        warnings=_warnings(request, record, gate)
         if published
         else [f"the gate failed, so models/{request.name} was left as it was"],
-        next_step=f"llmops deploy serve --model {relative}"
+        next_step=_next_step(folder, request, record, gate)
         if published
         else f"Read failed_checks; --force publishes {relative} all the same.",
     )
 
 
-def _warnings(request: ExportRunRequest, method: str, gate: GateReport | None) -> list[str]:
+def _warnings(request: ExportRunRequest, record: dict[str, Any], gate: GateReport | None) -> list[str]:
     lossy = [
         c for c in (gate.checks if gate else ()) if c.id.startswith("task_accuracy") and c.passed is None
     ]
-    missing = ["all weights were trained, so there is no adapter"] if method != "lora" else []
-    return (missing if "adapter" in request.formats else []) + [f"{c.id}: {c.measured}" for c in lossy]
+    is_missing = "adapter" in request.formats and record["method"] != "lora"
+    missing = ["all weights were trained, so there is no adapter"] if is_missing else []
+    if request.verify and record["default_gguf"] is None:
+        missing.append("nothing was proven: the gate compares GGUF files, and none was asked for")
+    return missing + [f"{c.id}: {c.measured}" for c in lossy]
+
+
+def _next_step(
+    folder: Path, request: ExportRunRequest, record: dict[str, Any], gate: GateReport | None
+) -> str:
+    """Return a command that works on what was made: only a GGUF is served, and only after its gate unless forced."""
+    relative = folder.relative_to(Settings.load().workspace)
+    if record["default_gguf"] is None:
+        formats = ",".join([*request.formats, "gguf"])
+        return f"To serve it: llmops export run run:{record['source_run']} --name {request.name} --formats {formats}"
+    if gate is None and (folder / "merged" / "config.json").is_file():
+        return f"llmops export verify {relative}"
+    is_proven = gate is not None and gate.passed
+    return f"llmops deploy serve --model {relative}{'' if is_proven else ' --force'}"
 
 
 EXPORT_RUN = Operation(

@@ -1,5 +1,5 @@
 # pyright: basic
-"""When `export run` may answer with what is there: only when all that is asked for is there, and proven as asked."""
+"""What `export run` answers: reused only when all that is asked for is there, and no more proof than there is."""
 
 import json
 import shutil
@@ -101,3 +101,33 @@ def test_a_model_with_nothing_held_out_is_not_verified_twice(
     _export(trained, num_turns=16)
     assert _export(trained, num_turns=50).reused
     assert asked_turns == [16]
+
+
+def test_an_export_without_gguf_says_that_nothing_was_proven_and_how_to_make_one(
+    trained: Run, asked_turns: list[int]
+) -> None:
+    result = _export(trained, formats=["merged"])
+    assert result.published
+    assert result.gate_passed is None
+    assert any("nothing was proven" in warning for warning in result.warnings)
+    assert not _export(trained, formats=["merged"], verify=False).warnings, "nobody asked for proof"
+    command = result.next_step.removeprefix("To serve it: llmops export run ").split(" ")
+    values = dict(zip(("name", "formats"), command[2::2], strict=True))
+    made = EXPORT_RUN.call(
+        {
+            "run": command[0],
+            "name": values["name"],
+            "formats": values["formats"].split(","),
+            "quantizations": ["f16"],
+        }
+    )
+    assert asked_turns == [16]
+    assert made.next_step == "llmops deploy serve --model models/mine"
+    assert not made.warnings
+
+
+def test_the_step_after_an_export_without_a_gate_is_one_that_is_not_refused(trained: Run) -> None:
+    made = _export(trained, formats=["merged", "gguf"], verify=False)
+    assert made.next_step == "llmops export verify models/mine"
+    made = _export(trained, formats=["gguf"], verify=False, force=True)  # nothing is left to compare it with
+    assert made.next_step == "llmops deploy serve --model models/mine --force"
