@@ -4,10 +4,11 @@ Everything is built inside the run directory, where each finished step is kept, 
 the next one. ``models/<name>`` changes in one rename at the end, and only when the gate has passed.
 """
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import psutil
 from pydantic import Field, model_validator
@@ -25,7 +26,7 @@ from pipeline.export.card import RECORD, default_gguf, gguf_name, write_companio
 from pipeline.export.checkpoint import read_checkpoint
 from pipeline.export.gate import find_subject, run_gate
 from pipeline.export.gate_report import GATE_FILE, GateReport
-from pipeline.export.gate_task import DEFAULT_NUM_TURNS
+from pipeline.export.gate_task import DEFAULT_NUM_TURNS, read_turns
 from pipeline.export.gguf import quantize_file, write_f16_gguf
 from pipeline.export.quantization import (
     BITS_PER_WEIGHT,
@@ -53,7 +54,7 @@ class ExportRunRequest(Request):
     quantizations: tuple[Quantization, ...] = Field(default=DEFAULT_QUANTIZATIONS, min_length=1)
     """GGUF files to write: f16, q8_0, q5_k_m, q4_k_m. The gate compares f16 with the merged model."""
     verify: bool = True
-    """Run the gate (see `export verify`); without it the model is not served unless forced."""
+    """Run the gate on the GGUF files (see `export verify`); without it the model is not served unless forced."""
     num_turns: int = Field(default=DEFAULT_NUM_TURNS, ge=1, le=1000)
     """Held-out turns the gate asks of every file; 50 make one turn two points."""
     force: bool = False
@@ -164,7 +165,9 @@ def _is_same_export(target: Path, request: ExportRunRequest, source: TrainingSou
     wanted = {gguf_name(q) for q in _wanted_gguf(request)}
     if "merged" in request.formats:
         wanted |= {f"merged/{file}" for file in source.base.weight_files}
-    if request.verify and _wanted_gguf(request) and not _has_passed_gate(target):
+    if "adapter" in request.formats and source.is_adapter:
+        wanted |= {_ADAPTER_GGUF, *(f"adapter/{path.name}" for path in source.weights.glob("*.safetensors"))}
+    if request.verify and _wanted_gguf(request) and not _has_passed_gate(target, request, source):
         return False
     return (
         record["source_run"] == source.run_id
@@ -176,9 +179,23 @@ def _is_same_export(target: Path, request: ExportRunRequest, source: TrainingSou
     )
 
 
-def _has_passed_gate(target: Path) -> bool:
+def _has_passed_gate(target: Path, request: ExportRunRequest, source: TrainingSource) -> bool:
+    """True when a gate passed that asked at least as many held-out turns as this request would ask."""
     path = target / GATE_FILE
-    return path.is_file() and GateReport.model_validate(read_json(path)).passed
+    if not path.is_file():
+        return False
+    report = GateReport.model_validate(read_json(path))
+    asks = source.held_out if source.tool_set else None
+    # The file may hold fewer turns than are asked for; then all of them is enough.
+    num_turns = len(read_turns(asks, request.num_turns)) if asks else 0
+    return report.passed and _count_measured_turns(report) >= num_turns
+
+
+def _count_measured_turns(report: GateReport) -> int:
+    """Return how many held-out turns the gate asked of every file; the report has it only in its sentence."""
+    sentences = [check.measured for check in report.checks if check.id.startswith("task_accuracy:")]
+    found = (re.search(r" of (\d+) turns right", sentence) for sentence in sentences)
+    return min((int(match[1]) for match in found if match), default=0)
 
 
 def _check_room(work: Path, source: TrainingSource, request: ExportRunRequest) -> None:
@@ -281,21 +298,38 @@ def _describe(
         gate_passed=gate.passed if gate else None,
         failed_checks=failed,
         reused=reused,
-        warnings=_warnings(request, record["method"], gate)
+        warnings=_warnings(request, record, gate)
         if published
         else [f"the gate failed, so models/{request.name} was left as it was"],
-        next_step=f"llmops deploy serve --model {relative}"
+        next_step=_next_step(folder, request, record, gate)
         if published
         else f"Read failed_checks; --force publishes {relative} all the same.",
     )
 
 
-def _warnings(request: ExportRunRequest, method: str, gate: GateReport | None) -> list[str]:
+def _warnings(request: ExportRunRequest, record: dict[str, Any], gate: GateReport | None) -> list[str]:
     lossy = [
         c for c in (gate.checks if gate else ()) if c.id.startswith("task_accuracy") and c.passed is None
     ]
-    missing = ["all weights were trained, so there is no adapter"] if method != "lora" else []
-    return (missing if "adapter" in request.formats else []) + [f"{c.id}: {c.measured}" for c in lossy]
+    is_missing = "adapter" in request.formats and record["method"] != "lora"
+    missing = ["all weights were trained, so there is no adapter"] if is_missing else []
+    if request.verify and record["default_gguf"] is None:
+        missing.append("nothing was proven: the gate compares GGUF files, and none was asked for")
+    return missing + [f"{c.id}: {c.measured}" for c in lossy]
+
+
+def _next_step(
+    folder: Path, request: ExportRunRequest, record: dict[str, Any], gate: GateReport | None
+) -> str:
+    """Return a command that works on what was made: only a GGUF is served, and only after its gate unless forced."""
+    relative = folder.relative_to(Settings.load().workspace)
+    if record["default_gguf"] is None:
+        formats = ",".join([*request.formats, "gguf"])
+        return f"To serve it: llmops export run run:{record['source_run']} --name {request.name} --formats {formats}"
+    if gate is None and (folder / "merged" / "config.json").is_file():
+        return f"llmops export verify {relative}"
+    is_proven = gate is not None and gate.passed
+    return f"llmops deploy serve --model {relative}{'' if is_proven else ' --force'}"
 
 
 EXPORT_RUN = Operation(

@@ -149,7 +149,7 @@ def test_every_flag_in_a_guide_exists_also_in_blocks_that_do_not_run() -> None:
     for page in GUIDES:
         text = "\n".join(block.text for block in blocks_of(page) if block.language == "bash")
         for group, verb, rest in re.findall(
-            r"^llmops (\w+) (\w+)(.*)$", text.replace("\\\n", " "), re.MULTILINE
+            r"^llmops (\w+) ([\w-]+)(.*)$", text.replace("\\\n", " "), re.MULTILINE
         ):
             assert f"{group}.{verb}" in names
             fields = {*find_operation(f"{group}.{verb}").request.model_fields, "request", "json", "detach"}
@@ -158,3 +158,10 @@ def test_every_flag_in_a_guide_exists_also_in_blocks_that_do_not_run() -> None:
             assert not unknown, f"{page.name}: {group} {verb} has no {unknown}"
             checked += 1
     assert checked > 30
+
+
+def test_the_guides_show_how_to_serve_in_every_way() -> None:
+    text = "\n".join(block.text for page in GUIDES for block in blocks_of(page) if block.language == "bash")
+    shown = set(re.findall(r"^llmops deploy ([\w-]+)", text, re.MULTILINE))
+    assert {"serve", "cluster-config", "list", "stop"} <= shown
+    assert re.search(r"^llmops deploy serve .*--adapter \w+=", text, re.MULTILINE)
