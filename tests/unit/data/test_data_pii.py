@@ -113,6 +113,17 @@ def test_an_escape_inside_json_text_is_not_taken_for_a_part_of_an_address() -> N
     assert json.loads(replaced(text)) == {"note": "to:\nuser1@example.com"}
 
 
+@pytest.mark.parametrize("around", ["\n%s", " %s", "```json\n%s\n```", "<tool_call>%s</tool_call>", "%s\n{}"])
+@pytest.mark.parametrize("inner", ["Hi\nfoo@bar.com", "\tfoo@bar.com", "\u00e9 foo@bar.com", '"foo@bar.com"'])
+def test_json_with_something_around_it_stays_json(around: str, inner: str) -> None:
+    text = json.dumps({"text": inner, "nested": json.dumps({"text": inner})})
+    made = replaced({"content": around % text})["content"].strip().removesuffix("\n{}")
+    start, end = around.strip().removesuffix("\n{}").split("%s")
+    found = json.loads(made.removeprefix(start).removesuffix(end))
+    wanted = inner.replace("foo@bar.com", "user1@example.com")
+    assert (found["text"], json.loads(found["nested"])["text"]) == (wanted, wanted)
+
+
 def test_keys_are_searched_too_and_two_spellings_do_not_become_one_key() -> None:
     row = {"A@x.io": 1, "a@x.io": 2}
     scan = RowScan(find_pii)
