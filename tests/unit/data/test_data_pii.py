@@ -65,6 +65,29 @@ def test_neighbours_do_not_hide_one_another() -> None:
     assert [finding.kind for finding in find_pii(text)] == ["national_id", "ip", "card", "ip"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "4242 4242 4242 4242 12/27",
+        "4242-4242-4242-4242 123",
+        "4242424242424242 123",
+        "order 12 4242424242424242",
+        "12 34 4242 4242 4242 4242 12 27 123",
+        "3782 822463 10005 1234",
+    ],
+)
+def test_other_digits_beside_a_card_do_not_hide_it(text: str) -> None:
+    (finding,) = find_pii(text)
+    assert finding.kind == "card"
+    assert text[finding.start : finding.end].replace("-", " ") in {
+        "4242 4242 4242 4242", "4242424242424242", "3782 822463 10005"
+    }  # fmt: skip
+
+
+def test_a_card_by_chance_among_other_groups_is_none() -> None:
+    assert [f for f in find_pii("12 42 42 42 42 42 42 42 42 12") if f.kind == "card"] == []
+
+
 def test_a_bare_number_is_an_id_only_beside_its_name() -> None:
     assert find_pii("order 111222333") == []
     assert [finding.kind for finding in find_pii("my BSN is 111222333")] == ["national_id"]
