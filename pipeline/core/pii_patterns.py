@@ -57,10 +57,11 @@ _ISSUED_CARD = re.compile(
 )
 TEST_CARD_PREFIX = "400000"  # range of published test numbers; no bank issues it
 TEST_BANK = "TEST"  # in the place of the bank code of an IBAN
+# After a name and before a port stands a colon, which is a part of version 6 only.
 _IP = re.compile(
-    r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7})(?![\w:]|\.\d)"
+    r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)|(?<![\w.:])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:]|\.\d)"
 )
-_VERSION_BEFORE = re.compile(r"(?:\bv|version|release)\s*$", re.IGNORECASE)
+_VERSION_BEFORE = re.compile(r"(?:\bv|version|release)\s*[:=]?\s*$", re.IGNORECASE)
 _RESERVED_PHONE = re.compile(r"\+1\d{3}55501\d\d$")  # NANP: 555-0100 to 555-0199 are for fiction
 _MIN_PHONE_DIGITS = 7
 _DIGIT = re.compile(r"[0-9]")
@@ -68,7 +69,7 @@ _SURROGATE = re.compile(
     r"user\d{1,9}@example\.com"
     rf"|{TEST_CARD_PREFIX[:4]}[ -]?{TEST_CARD_PREFIX[4:]}\d\d(?:[ -]?\d{{4}}){{2}}(?!\d)"
     rf"|GB\d\d ?{TEST_BANK}(?: ?\d){{14}}(?!\d)"
-    r"|(?<![\w.:])(?:192\.0\.2|198\.51\.100|203\.0\.113)\.\d{1,3}(?!\d)|(?<![\w.:])2001:db8::[0-9a-f]{1,4}(?![\w:])"
+    r"|(?<![\w.])(?:192\.0\.2|198\.51\.100|203\.0\.113)\.\d{1,3}(?!\d)|(?<![\w.:])2001:db8::[0-9a-f]{1,4}(?![\w:])"
     r"|(?:\+1[ .-]?|(?<!\d))(?:\([2-9]\d\d\) |[2-9]\d\d[ .-]?)555[ .-]?01\d\d(?!\d)"
 )
 """Reserved values in the spellings that surrogates have: no finding may reach into one."""

@@ -27,7 +27,7 @@ REAL = {
 }
 NOT_PERSONAL = [
     "user@example.com", "a@b", "202-555-0143", "2026-03-11", "task 12345678", "1700000000000", "10.0.0.1", "127.0.0.1",
-    "v1.2.3.4", "4539 1488 0343 6468", "DE89 3704 0044 0532 0130 01", "900-90-4399", "192.0.2.7", "10:30:00",
+    "v1.2.3.4", "version:1.2.3.4", "4539 1488 0343 6468", "DE89 3704 0044 0532 0130 01", "900-90-4399", "192.0.2.7", "10:30:00",
     "sk-short", "risk-assessment-of-the-whole-company", "0.30000000000000004", "2001:db8::1", "ISBN 978-3-16-148410-0",
 ]  # fmt: skip
 
@@ -86,6 +86,14 @@ def test_other_digits_beside_a_card_do_not_hide_it(text: str) -> None:
 
 def test_a_card_by_chance_among_other_groups_is_none() -> None:
     assert [f for f in find_pii("12 42 42 42 42 42 42 42 42 12") if f.kind == "card"] == []
+
+
+@pytest.mark.parametrize("around", ["%s:53", "IP:%s", "http://%s:8080/x", "host=%s:443,", "::ffff:%s", "%s."])
+def test_an_address_is_found_beside_a_colon_and_its_surrogate_is_not(around: str) -> None:
+    text = around % "93.184.216.34"
+    (finding,) = find_pii(text)
+    assert (finding.kind, text[finding.start : finding.end]) == ("ip", "93.184.216.34")
+    assert find_pii(replaced(text)) == []
 
 
 def test_a_bare_number_is_an_id_only_beside_its_name() -> None:
