@@ -26,7 +26,11 @@ class Finding(NamedTuple):
     """The same for every spelling of the same thing."""
 
 
-_EMAIL = re.compile(r"(?<![\w.%+-])[\w.%+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])")
+# What ends in xn-- letters is a top-level domain in another script (RFC 5891).
+_EMAIL = re.compile(
+    r"(?<![\w.%+-])[\w.%+-]{1,64}@(?:[\w-]{1,63}\.){1,8}"
+    r"(?:[Xx][Nn]--[A-Za-z0-9-]{0,58}[A-Za-z0-9]|[A-Za-z]{2,24})(?![^\W_])"
+)
 # RFC 2606 and RFC 6761: names that nobody can own
 _RESERVED_HOST = re.compile(r"(?:^|\.)(?:example\.(?:com|net|org)|example|test|invalid|localhost)$")
 

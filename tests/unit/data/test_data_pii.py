@@ -88,6 +88,16 @@ def test_a_card_by_chance_among_other_groups_is_none() -> None:
     assert [f for f in find_pii("12 42 42 42 42 42 42 42 42 12") if f.kind == "card"] == []
 
 
+@pytest.mark.parametrize("after", ["-now", "_", "__", "_x", "-", " - "])
+@pytest.mark.parametrize("address", ["foo@bar.com", "foo@corp.xn--p1ai", "foo@a.co-op.de"])
+def test_an_address_ends_before_a_hyphen_or_an_underscore(address: str, after: str) -> None:
+    text = f"_ {address}{after}"
+    # a hyphen may go on in a domain of this spelling
+    expected = address + ("-now" if after == "-now" and "xn--" in address else "")
+    assert [text[found.start : found.end] for found in find_pii(text)] == [expected]
+    assert find_pii(replaced(text)) == []
+
+
 @pytest.mark.parametrize("around", ["%s:53", "IP:%s", "http://%s:8080/x", "host=%s:443,", "::ffff:%s", "%s."])
 def test_an_address_is_found_beside_a_colon_and_its_surrogate_is_not(around: str) -> None:
     text = around % "93.184.216.34"
