@@ -22,7 +22,7 @@ from pipeline.data.strict_json import RowError, cut, echo, is_array, is_object, 
 _NUM_CACHED = 4096
 _SCHEMA_FAILURES = (UnboundedSchemaError, Unresolvable, re.error, RecursionError, OverflowError)
 # What a schema can make the library raise while it checks: a reference to nowhere, a broken pattern, a reference that
-# leads to itself, multipleOf with numbers too large to divide.
+# leads to itself, numbers too large to compute with.
 
 
 class ArgumentProblem(NamedTuple):
