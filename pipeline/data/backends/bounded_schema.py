@@ -21,9 +21,9 @@ from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 from jsonschema_specifications import REGISTRY as SPECIFICATIONS
 
+from pipeline.data.backends.text_formats import FORMATS
 from pipeline.data.strict_json import echo, is_array, is_object
 
-FORMATS = Draft202012Validator.FORMAT_CHECKER
 MAX_REFERENCES = 10_000
 """References followed in one check; those of a sound schema are a few for every value."""
 MAX_PARTS = 1000
