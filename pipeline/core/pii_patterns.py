@@ -26,7 +26,11 @@ class Finding(NamedTuple):
     """The same for every spelling of the same thing."""
 
 
-_EMAIL = re.compile(r"(?<![\w.%+-])[\w.%+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])")
+# What ends in xn-- letters is a top-level domain in another script (RFC 5891).
+_EMAIL = re.compile(
+    r"(?<![\w.%+-])[\w.%+-]{1,64}@(?:[\w-]{1,63}\.){1,8}"
+    r"(?:[Xx][Nn]--[A-Za-z0-9-]{0,58}[A-Za-z0-9]|[A-Za-z]{2,24})(?![^\W_])"
+)
 # RFC 2606 and RFC 6761: names that nobody can own
 _RESERVED_HOST = re.compile(r"(?:^|\.)(?:example\.(?:com|net|org)|example|test|invalid|localhost)$")
 
@@ -37,7 +41,19 @@ _API_KEY = re.compile(
     r"|[rs]k_live_[A-Za-z0-9]{16,247}|eyJ[\w-]{10,2000}\.eyJ[\w-]{10,4000}\.[\w-]{10,1000})(?![A-Za-z0-9])"
 )
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")
-_CARD = re.compile(r"(?<![\d.,-])\d(?:[ -]?\d){12,18}(?![\d-])")
+_CARD_RUN = re.compile(r"(?<![\d.,-])\d(?:[ -]?\d){12,}(?![\d-])")
+_MAX_CARD_CHARACTERS = 37  # 19 digits with a separator between any two
+# How cards are written when other digits stand beside them; in any other grouping a hit would be chance.
+_CARD_FORMS = [
+    re.compile(rf"{form}(?!\d)")
+    for form in (
+        r"\d{13,19}",
+        r"(?:\d{4}[ -]){4}\d{3}",
+        r"(?:\d{4}[ -]){3}\d{4}",
+        r"\d{4}[ -]\d{6}[ -]\d{4,5}",
+    )
+]
+_DIGITS = re.compile(r"\d+")
 # Issuer ranges in use (ISO/IEC 7812): Visa, Mastercard, American Express, Discover, JCB, Diners
 _ISSUED_CARD = re.compile(
     r"4\d{12}(?:\d{3}){0,2}|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|3[47]\d{13}"
@@ -45,10 +61,11 @@ _ISSUED_CARD = re.compile(
 )
 TEST_CARD_PREFIX = "400000"  # range of published test numbers; no bank issues it
 TEST_BANK = "TEST"  # in the place of the bank code of an IBAN
+# After a name and before a port stands a colon, which is a part of version 6 only.
 _IP = re.compile(
-    r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7})(?![\w:]|\.\d)"
+    r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)|(?<![\w.:])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:]|\.\d)"
 )
-_VERSION_BEFORE = re.compile(r"(?:\bv|version|release)\s*$", re.IGNORECASE)
+_VERSION_BEFORE = re.compile(r"(?:\bv|version|release)\s*[:=]?\s*$", re.IGNORECASE)
 _RESERVED_PHONE = re.compile(r"\+1\d{3}55501\d\d$")  # NANP: 555-0100 to 555-0199 are for fiction
 _MIN_PHONE_DIGITS = 7
 _DIGIT = re.compile(r"[0-9]")
@@ -56,7 +73,7 @@ _SURROGATE = re.compile(
     r"user\d{1,9}@example\.com"
     rf"|{TEST_CARD_PREFIX[:4]}[ -]?{TEST_CARD_PREFIX[4:]}\d\d(?:[ -]?\d{{4}}){{2}}(?!\d)"
     rf"|GB\d\d ?{TEST_BANK}(?: ?\d){{14}}(?!\d)"
-    r"|(?<![\w.:])(?:192\.0\.2|198\.51\.100|203\.0\.113)\.\d{1,3}(?!\d)|(?<![\w.:])2001:db8::[0-9a-f]{1,4}(?![\w:])"
+    r"|(?<![\w.])(?:192\.0\.2|198\.51\.100|203\.0\.113)\.\d{1,3}(?!\d)|(?<![\w.:])2001:db8::[0-9a-f]{1,4}(?![\w:])"
     r"|(?:\+1[ .-]?|(?<!\d))(?:\([2-9]\d\d\) |[2-9]\d\d[ .-]?)555[ .-]?01\d\d(?!\d)"
 )
 """Reserved values in the spellings that surrogates have: no finding may reach into one."""
@@ -138,7 +155,7 @@ def _finders(text: str, region: str) -> Generator[Generator[Finding]]:
         yield _find_matches("email", _EMAIL, text, _accept_email)
     if num_digits:
         yield _find_ibans(text)
-        yield _find_matches("card", _CARD, text, _accept_card)
+        yield _find_cards(text)
         yield _find_national_ids(text)
     if "." in text or ":" in text:
         yield _find_ips(text)
@@ -161,6 +178,29 @@ def _accept_key(found: str) -> str | None:
 def _accept_email(found: str) -> str | None:
     folded = found.casefold()
     return None if _RESERVED_HOST.search(folded.rpartition("@")[2]) else folded
+
+
+def _find_cards(text: str) -> Generator[Finding]:
+    for run in _CARD_RUN.finditer(text):
+        is_short = run.end() - run.start() <= _MAX_CARD_CHARACTERS
+        if is_short and (key := _accept_card(run.group())) is not None:
+            yield Finding("card", run.start(), run.end(), key)
+        else:
+            yield from _find_cards_in_run(text, run.start(), run.end())
+
+
+def _find_cards_in_run(text: str, start: int, end: int) -> Generator[Finding]:
+    """Yield the cards that begin and end at separators: an expiry date or a check number may stand beside them."""
+    taken_to = start
+    for group in _DIGITS.finditer(text, start, end):
+        if group.start() < taken_to:
+            continue
+        for form in _CARD_FORMS:
+            match = form.match(text, group.start(), end)
+            if match and (key := _accept_card(match.group())) is not None:
+                yield Finding("card", match.start(), match.end(), key)
+                taken_to = match.end()
+                break
 
 
 def _accept_card(found: str) -> str | None:

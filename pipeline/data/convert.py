@@ -32,7 +32,7 @@ from pipeline.data.conversation import (
 )
 from pipeline.data.reader import read_lines
 from pipeline.data.sources import Sources, no_rows_error
-from pipeline.data.strict_json import echo, json_error
+from pipeline.data.strict_json import echo, is_array, json_error, parse_embedded
 
 MAX_LISTED_ERRORS = 20
 INPUT_FIELD = "alpaca_input"
@@ -43,6 +43,8 @@ _OWN_FIELDS: dict[Format, set[str]] = {
     "sharegpt": {"conversations", "system"},
     "alpaca": set(ALPACA_FIELDS),
 }
+_CALL_FIELDS = {"id", "type", "function"}
+_FUNCTION_FIELDS = {"name", "arguments"}
 _FIX = "Choose another target format, or remove what it cannot hold."
 
 
@@ -158,21 +160,40 @@ def _turn_fields(row: dict[str, Any], conversation: Conversation) -> Generator[d
     is_from = conversation.format == "sharegpt" and bool(turns) and "from" in turns[0]
     keys = ["from", "value"] if is_from else ["role", "content"]
     for turn, message in zip(turns, conversation.messages[first_turn:], strict=True):
+        _refuse_call_fields(turn, keys)
         own = [*keys, *(["tool_call_id"] if message.role == "tool" else [])]
         if message.tool_calls or not turn.get("tool_calls"):
             own.append("tool_calls")
         yield {key: value for key, value in turn.items() if key not in own and value is not None}
 
 
+def _refuse_call_fields(turn: dict[str, Any], keys: list[str]) -> None:
+    """Refuse what a call cannot say in any format: a call is its name, arguments and id; null counts as absent."""
+    calls: Any = turn.get("tool_calls") or []
+    if turn[keys[0]] == "function_call":
+        if calls:
+            raise _inexpressible("tool_calls", "a function_call turn has calls beside its own")
+        calls = parse_embedded(turn[keys[1]], keys[1], "invalid_call")
+    for call in calls if is_array(calls) else [calls]:
+        is_flat = "function" not in call
+        allowed = {"id", *_FUNCTION_FIELDS} if is_flat else _CALL_FIELDS
+        if is_flat and call.get("type") == "function":
+            allowed.add("type")
+        lost = [key for key, value in call.items() if value is not None and key not in allowed]
+        if not is_flat:
+            function: dict[str, Any] = call["function"]
+            lost += [k for k, value in function.items() if value is not None and k not in _FUNCTION_FIELDS]
+        if lost:
+            raise _inexpressible("tool_calls", f"a call has no place for the field {echo(lost[0])}")
+
+
 def _kept_fields(row: dict[str, Any], conversation: Conversation, target: Format) -> dict[str, Any]:
     extra = dict(conversation.extra)
     added = row.get("input") if conversation.format == "alpaca" else None
-    if added and target != "alpaca":
-        if INPUT_FIELD in extra:
+    if added:
+        if extra.get(INPUT_FIELD) is not None:
             raise _inexpressible(INPUT_FIELD, f"the row already has a field {INPUT_FIELD!r}")
-        extra[INPUT_FIELD] = added
-    elif added:
-        extra[INPUT_FIELD] = added  # taken out again below
+        extra[INPUT_FIELD] = added  # Alpaca takes it out again
     taken = sorted(key for key in extra if key in _OWN_FIELDS[target] and extra[key] is not None)
     if taken:
         raise _inexpressible(

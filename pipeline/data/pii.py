@@ -6,6 +6,7 @@ same thing becomes the same surrogate everywhere in its row.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Set
 from contextlib import nullcontext
@@ -33,6 +34,8 @@ from pipeline.data.strict_json import is_array, is_object, json_error, parse_jso
 MAX_SAMPLES = 50
 _MAX_SHOWN_LINES = 10
 _SMALLEST_NUMBER = 10**9  # fewer than ten digits are ids and amounts, hardly ever a phone or card number
+# Also what escapes an escape: JSON in a text of JSON in a text.
+_ESCAPE = re.compile(r'\\+(?:u[0-9a-fA-F]{4}|["/bfnrt])?')
 Find = Callable[[str], list[Finding]]
 
 
@@ -138,12 +141,15 @@ class RowScan:
         return name, path  # paths are shown in samples and must not hold what was found
 
     def _scan_text(self, text: str, path: str) -> str:
-        if text[:1] in {"{", "["} and (inner := _parse(text)) is not None:
+        if text.lstrip()[:1] in {"{", "["} and (inner := _parse(text)) is not None:
             # Inside JSON text an escape could be taken for a part of a finding: its values are searched instead.
             num_before = len(self.found)
             scanned = self.scan(inner, path)
             return json.dumps(scanned, ensure_ascii=False) if len(self.found) > num_before else text
-        findings = self._find(text)
+        # JSON also stands in fences, tags and lines: the n of its \n is no part of the address after it. Line breaks are
+        # part of no pattern, and positions stay.
+        searched = _ESCAPE.sub(lambda escape: "\n" * len(escape.group()), text) if "\\" in text else text
+        findings = self._find(searched)
         self.found += [(path, finding, text[finding.start : finding.end]) for finding in findings]
         return replace_in_text(text, findings, self._surrogates) if findings else text
 

@@ -8,8 +8,10 @@ beyond is a fault of the schema.
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
@@ -19,9 +21,9 @@ from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 from jsonschema_specifications import REGISTRY as SPECIFICATIONS
 
+from pipeline.data.backends.text_formats import FORMATS
 from pipeline.data.strict_json import echo, is_array, is_object
 
-FORMATS = Draft202012Validator.FORMAT_CHECKER
 MAX_REFERENCES = 10_000
 """References followed in one check; those of a sound schema are a few for every value."""
 MAX_PARTS = 1000
@@ -54,6 +56,7 @@ class BoundedValidator:
             "patternProperties": _check_pattern_properties,
             "additionalProperties": _check_additional_properties,
             "uniqueItems": _check_unique_items,
+            "multipleOf": _check_multiple_of,
         }
         if "patternProperties" in json.dumps(schema):
             keywords["unevaluatedProperties"] = _refuse_unevaluated
@@ -115,6 +118,25 @@ def _check_unique_items(
 ) -> Iterator[ValidationError]:
     if is_wanted and is_array(value) and len(set(map(_hashable, value))) < len(value):
         yield ValidationError("an item occurs twice")
+
+
+def _check_multiple_of(validator: Any, step: Any, value: Any, schema: Any) -> Iterator[ValidationError]:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return
+    if _as_written(value) % _as_written(step):
+        yield ValidationError("the number is no multiple")
+
+
+def _as_written(number: Any) -> Fraction:
+    """Return a number in decimals: as binary fractions 19.99 is no multiple of 0.01.
+
+    Exponents of floating-point numbers have three digits, so no numerator is long.
+    """
+    if isinstance(number, int):
+        return Fraction(number)
+    if not math.isfinite(number):
+        raise UnboundedSchemaError("multipleOf with a number that is not finite")
+    return Fraction(str(number))
 
 
 def _hashable(value: Any) -> Any:

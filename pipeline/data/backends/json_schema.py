@@ -15,14 +15,14 @@ from jsonschema.exceptions import SchemaError, ValidationError, best_match
 from referencing.exceptions import Unresolvable
 
 from pipeline.data.answers import spell
-from pipeline.data.backends.bounded_schema import FORMATS, BoundedValidator, UnboundedSchemaError
+from pipeline.data.backends.bounded_schema import BoundedValidator, UnboundedSchemaError
 from pipeline.data.quick_schema import compile_type
 from pipeline.data.strict_json import RowError, cut, echo, is_array, is_object, parse_json_text
 
 _NUM_CACHED = 4096
 _SCHEMA_FAILURES = (UnboundedSchemaError, Unresolvable, re.error, RecursionError, OverflowError)
 # What a schema can make the library raise while it checks: a reference to nowhere, a broken pattern, a reference that
-# leads to itself, multipleOf with numbers too large to divide.
+# leads to itself, numbers too large to compute with.
 
 
 class ArgumentProblem(NamedTuple):
@@ -44,7 +44,8 @@ class ArgumentSchema:
         self._kind = self._decode = None
         try:
             self._find_errors = BoundedValidator(parameters).find_errors
-            Draft202012Validator.check_schema(parameters, format_checker=FORMATS)
+            # Not our formats: a $schema that is no address says nothing about the arguments.
+            Draft202012Validator.check_schema(parameters, format_checker=Draft202012Validator.FORMAT_CHECKER)
         except SchemaError as error:
             self.schema_problem = ArgumentProblem(
                 True, _path(error), f"not a JSON Schema: {_describe(error)}"

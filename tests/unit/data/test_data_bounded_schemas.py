@@ -90,6 +90,29 @@ def test_items_are_compared_as_json_values_in_one_pass(items: list[Any], expecte
     assert verdict({"properties": {"a": {"uniqueItems": True}}}, {"a": items}) == expected
 
 
+@pytest.mark.parametrize(
+    ("step", "number", "expected"),
+    [
+        (0.01, 19.99, "right"),
+        (0.01, 19.995, "broken"),
+        (0.1, 0.3, "right"),
+        (0.1, 2**63, "right"),
+        (1e-8, 12391239123, "right"),
+        (3, 9.0, "right"),
+        (3, 10, "broken"),
+        (2, -4, "right"),
+        (0.01, True, "right"),
+        (0.01, "19.995", "right"),
+        (5e-324, 1.7e308, "right"),
+        (1.7e308, 5e-324, "broken"),
+        (7, 1e300, "broken"),
+        (float("inf"), 1.5, "bad schema"),
+    ],
+)
+def test_multiples_are_those_of_the_decimals_as_written(step: Any, number: Any, expected: str) -> None:
+    assert verdict({"properties": {"a": {"multipleOf": step}}}, {"a": number}) == expected
+
+
 def test_a_reference_that_a_deep_value_follows_often_is_no_fault() -> None:
     tree = {"$defs": {"node": {"properties": {"next": {"$ref": "#/$defs/node"}}}}, "$ref": "#/$defs/node"}
     value: dict[str, Any] = {}

@@ -147,6 +147,11 @@ def test_sharegpt_of_other_tools_becomes_openai_messages() -> None:
             "already has a field",
         ),
         (
+            {"instruction": "a", "input": "b", "output": "c", "alpaca_input": "d"},
+            "alpaca",
+            "already has a field",
+        ),
+        (
             {
                 "messages": [
                     {"role": "user", "content": "a", "value": "b"},
@@ -171,6 +176,52 @@ def test_sharegpt_of_other_tools_becomes_openai_messages() -> None:
 def test_what_a_format_cannot_say_is_refused(row: dict[str, Any], target: Format, message: str) -> None:
     with pytest.raises(RowError, match=message):
         convert_row(row, target)
+
+
+CALLED = [
+    {"role": "user", "content": "a"},
+    {"role": "tool", "content": "{}"},
+    {"role": "assistant", "content": "b"},
+]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {**CALL, "id": "c1", "index": 7},
+        {**CALL, "id": "c1", "function": {**CALL["function"], "strict": True}},
+    ],
+)
+@pytest.mark.parametrize("field", ["messages", "conversations"])
+@pytest.mark.parametrize("target", ["messages", "sharegpt"])
+def test_fields_of_calls_are_refused_not_dropped(call: dict[str, Any], field: str, target: Format) -> None:
+    turn = {"role": "assistant", "content": None, "tool_calls": [call]}
+    with pytest.raises(RowError, match="a call has no place") as caught:
+        convert_row({field: [CALLED[0], turn, *CALLED[1:]]}, target)
+    assert caught.value.code == "not_expressible"
+
+
+CALL_TURNS: list[dict[str, Any]] = [
+    {"value": '{"name": "f", "arguments": {}, "thought": "hm"}'},
+    {"value": '[{"name": "f", "arguments": {}}, {"name": "f", "arguments": {}, "type": "x"}]'},
+    {"value": '{"name": "f", "arguments": {}}', "tool_calls": [{"name": "g", "arguments": {}}]},
+]
+
+
+@pytest.mark.parametrize("turn", CALL_TURNS)
+def test_thoughts_beside_a_call_in_a_text_are_refused_not_dropped(turn: dict[str, Any]) -> None:
+    row = {"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", **turn}]}
+    parse_conversation(row)
+    with pytest.raises(RowError) as caught:
+        convert_row(row, "messages")
+    assert caught.value.code == "not_expressible"
+
+
+def test_null_fields_of_calls_count_as_absent() -> None:
+    call = {**CALL, "id": "c1", "index": None, "function": {**CALL["function"], "strict": None}}
+    turns = [CALLED[0], {"role": "assistant", "content": None, "tool_calls": [call]}]
+    (made,) = convert_row({"messages": turns}, "messages")["messages"][1]["tool_calls"]
+    assert made == {**CALL, "id": "c1"}
 
 
 def test_one_row_that_cannot_be_converted_leaves_no_file_and_is_named(workspace: Path) -> None:

@@ -27,7 +27,7 @@ REAL = {
 }
 NOT_PERSONAL = [
     "user@example.com", "a@b", "202-555-0143", "2026-03-11", "task 12345678", "1700000000000", "10.0.0.1", "127.0.0.1",
-    "v1.2.3.4", "4539 1488 0343 6468", "DE89 3704 0044 0532 0130 01", "900-90-4399", "192.0.2.7", "10:30:00",
+    "v1.2.3.4", "version:1.2.3.4", "4539 1488 0343 6468", "DE89 3704 0044 0532 0130 01", "900-90-4399", "192.0.2.7", "10:30:00",
     "sk-short", "risk-assessment-of-the-whole-company", "0.30000000000000004", "2001:db8::1", "ISBN 978-3-16-148410-0",
 ]  # fmt: skip
 
@@ -63,6 +63,47 @@ def test_national_ids_of_several_countries_are_found(number: str) -> None:
 def test_neighbours_do_not_hide_one_another() -> None:
     text = "536-90-4399 8.8.8.8 4539 1488 0343 6467 8.8.4.4"
     assert [finding.kind for finding in find_pii(text)] == ["national_id", "ip", "card", "ip"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "4242 4242 4242 4242 12/27",
+        "4242-4242-4242-4242 123",
+        "4242424242424242 123",
+        "order 12 4242424242424242",
+        "12 34 4242 4242 4242 4242 12 27 123",
+        "3782 822463 10005 1234",
+    ],
+)
+def test_other_digits_beside_a_card_do_not_hide_it(text: str) -> None:
+    (finding,) = find_pii(text)
+    assert finding.kind == "card"
+    assert text[finding.start : finding.end].replace("-", " ") in {
+        "4242 4242 4242 4242", "4242424242424242", "3782 822463 10005"
+    }  # fmt: skip
+
+
+def test_a_card_by_chance_among_other_groups_is_none() -> None:
+    assert [f for f in find_pii("12 42 42 42 42 42 42 42 42 12") if f.kind == "card"] == []
+
+
+@pytest.mark.parametrize("after", ["-now", "_", "__", "_x", "-", " - "])
+@pytest.mark.parametrize("address", ["foo@bar.com", "foo@corp.xn--p1ai", "foo@a.co-op.de"])
+def test_an_address_ends_before_a_hyphen_or_an_underscore(address: str, after: str) -> None:
+    text = f"_ {address}{after}"
+    # a hyphen may go on in a domain of this spelling
+    expected = address + ("-now" if after == "-now" and "xn--" in address else "")
+    assert [text[found.start : found.end] for found in find_pii(text)] == [expected]
+    assert find_pii(replaced(text)) == []
+
+
+@pytest.mark.parametrize("around", ["%s:53", "IP:%s", "http://%s:8080/x", "host=%s:443,", "::ffff:%s", "%s."])
+def test_an_address_is_found_beside_a_colon_and_its_surrogate_is_not(around: str) -> None:
+    text = around % "93.184.216.34"
+    (finding,) = find_pii(text)
+    assert (finding.kind, text[finding.start : finding.end]) == ("ip", "93.184.216.34")
+    assert find_pii(replaced(text)) == []
 
 
 def test_a_bare_number_is_an_id_only_beside_its_name() -> None:
@@ -111,6 +152,17 @@ def test_surrogates_keep_their_type() -> None:
 def test_an_escape_inside_json_text_is_not_taken_for_a_part_of_an_address() -> None:
     text = json.dumps({"note": "to:\nbob@contoso.com"})  # the text holds \nbob@...
     assert json.loads(replaced(text)) == {"note": "to:\nuser1@example.com"}
+
+
+@pytest.mark.parametrize("around", ["\n%s", " %s", "```json\n%s\n```", "<tool_call>%s</tool_call>", "%s\n{}"])
+@pytest.mark.parametrize("inner", ["Hi\nfoo@bar.com", "\tfoo@bar.com", "\u00e9 foo@bar.com", '"foo@bar.com"'])
+def test_json_with_something_around_it_stays_json(around: str, inner: str) -> None:
+    text = json.dumps({"text": inner, "nested": json.dumps({"text": inner})})
+    made = replaced({"content": around % text})["content"].strip().removesuffix("\n{}")
+    start, end = around.strip().removesuffix("\n{}").split("%s")
+    found = json.loads(made.removeprefix(start).removesuffix(end))
+    wanted = inner.replace("foo@bar.com", "user1@example.com")
+    assert (found["text"], json.loads(found["nested"])["text"]) == (wanted, wanted)
 
 
 def test_keys_are_searched_too_and_two_spellings_do_not_become_one_key() -> None:
