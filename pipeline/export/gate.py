@@ -18,6 +18,7 @@ from pipeline.core.runs import Run
 from pipeline.export.card import RECORD, order_by_preference
 from pipeline.export.checkpoint import read_checkpoint
 from pipeline.export.gate_checks import (
+    answered,
     ask,
     check_greedy,
     check_logprobs,
@@ -27,16 +28,18 @@ from pipeline.export.gate_checks import (
     check_stop,
     check_streaming,
     check_tool_round_trip,
+    describe_refusal,
     render_prompts,
 )
 from pipeline.export.gate_corpus import GATE_DATE, build_corpus, build_questions
 from pipeline.export.gate_report import GATE_FILE, GateCheck, GateReport
-from pipeline.export.gate_server import GateServer, open_server
+from pipeline.export.gate_server import GateServer, RefusedRequestError, open_server
 from pipeline.export.gate_task import (
     CONCURRENCY,
     DEFAULT_NUM_TURNS,
     LOSS_LIMIT_POINTS,
     check_accuracy,
+    context_for,
     measure_accuracy,
     points_lost,
     read_turns,
@@ -154,11 +157,12 @@ def _look_at_files(
     """Serve every file: the one that keeps all bits first, then in the order in which they should be served."""
     turns = read_turns(subject.held_out, subject.num_turns) if subject.held_out and subject.uses_tools else []
     first = exact or subject.preference[0]
+    slots, context = CONCURRENCY if turns else 1, context_for(turns, reference, load_tools())
     accuracy: dict[Path, float] = {}
     checks: list[GateCheck] = []
     default: Path | None = None
     for path in [first, *(p for p in subject.preference if p != first)]:
-        with open_server(path, exact=path == exact, num_slots=CONCURRENCY if turns else 1) as server:
+        with open_server(path, exact=path == exact, num_slots=slots, context_tokens=context) as server:
             checks += _compare(server, path, exact, subject, reference)
             accuracy[path] = measure_accuracy(server, turns, load_tools()) if turns else 0.0
             is_small_loss = points_lost(accuracy[path], accuracy[first]) <= LOSS_LIMIT_POINTS
@@ -194,12 +198,17 @@ def _compare(
     checks: list[GateCheck] = []
     if path == (exact or subject.preference[0]):
         template = (subject.reference / "chat_template.jinja").read_text(encoding="utf-8")
-        checks += check_served_template(server, template, needs_tools=subject.uses_tools)
-        checks += check_prompts(server, reference, corpus, tools)
+        checks += answered(
+            "served_template",
+            lambda: check_served_template(server, template, needs_tools=subject.uses_tools),
+        )
+        checks += answered("prompt_text", lambda: check_prompts(server, reference, corpus, tools))
     if path == exact:
-        checks.append(check_greedy(server, reference, prompts))
-    checks.append(check_logprobs(path.name, server, reference, prompts, is_exact=path == exact))
-    return checks
+        checks += answered("greedy_parity", lambda: [check_greedy(server, reference, prompts)])
+    return checks + answered(
+        f"next_token_logprobs:{path.name}",
+        lambda: [check_logprobs(path.name, server, reference, prompts, is_exact=path == exact)],
+    )
 
 
 def _check_behaviour(server: GateServer, subject: Subject, reference: "Reference") -> list[GateCheck]:
@@ -207,14 +216,18 @@ def _check_behaviour(server: GateServer, subject: Subject, reference: "Reference
     questions = build_questions(subject.system_prompt, with_tools=subject.uses_tools)
     if reference.render(questions[0], tools or None) is None:  # such as Gemma 2, which has no system role
         questions = [messages[-1:] for messages in questions]
-    answers = [ask(server.chat, messages, tools) for messages in questions]
-    checks = [
-        check_stop(server, reference, questions, answers, tools),
-        check_streaming(server, questions[0], answers[0], tools),
-    ]
+    try:
+        answers = [ask(server.chat, messages, tools) for messages in questions]
+    except RefusedRequestError as error:
+        return [describe_refusal("answers", error)]
+    checks = answered("stop", lambda: [check_stop(server, reference, questions, answers, tools)])
+    checks += answered("streaming", lambda: [check_streaming(server, questions[0], answers[0], tools)])
     if subject.uses_tools:
         with TaskStore(":memory:", date.fromisoformat(GATE_DATE)) as store:
-            checks += check_tool_round_trip(server, questions[0], answers[0], tools, store)
+            checks += answered(
+                "tool_round_trip",
+                lambda: check_tool_round_trip(server, questions[0], answers[0], tools, store),
+            )
     return checks
 
 
