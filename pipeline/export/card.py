@@ -2,6 +2,7 @@
 
 import importlib.resources
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,21 @@ def write_record(
         "files": files,
     }
     write_json(folder / RECORD, record)
+
+
+def change_default(folder: Path, served: str) -> None:
+    """Make an export serve this file: ``Modelfile`` names it, and ``export.json`` says both.
+
+    The record comes last: if it is not written, the next verification finds the old default there and does it again.
+    """
+    record: dict[str, Any] = read_json(folder / RECORD)
+    modelfile = folder / "Modelfile"
+    if modelfile.is_file():
+        text = modelfile.read_text(encoding="utf-8")
+        write_atomic(modelfile, re.sub(r"^FROM \./.*$", f"FROM ./{served}", text, flags=re.MULTILINE))
+        facts = {"bytes": modelfile.stat().st_size, "sha256": sha256_file(modelfile)}
+        record["files"] = {**record.get("files", {}), "Modelfile": facts}
+    write_json(folder / RECORD, record | {"default_gguf": served})
 
 
 def _tool_definitions(tool_set: str) -> bytes:

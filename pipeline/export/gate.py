@@ -15,7 +15,7 @@ from pipeline.core.errors import IntegrityError, InvalidInputError
 from pipeline.core.files import read_json, sha256_file, write_json
 from pipeline.core.progress import Progress
 from pipeline.core.runs import Run
-from pipeline.export.card import RECORD, order_by_preference
+from pipeline.export.card import RECORD, change_default, order_by_preference
 from pipeline.export.checkpoint import read_checkpoint
 from pipeline.export.gate_checks import (
     answered,
@@ -72,6 +72,8 @@ class Subject:
     """Assistant turns of them to ask of every file."""
     digests: dict[str, str]
     """Expected SHA-256 by file name, where the export recorded one."""
+    recorded_default: str | None
+    """File that the export serves so far; None when one file is verified, which chooses nothing."""
 
 
 def find_subject(
@@ -109,11 +111,12 @@ def find_subject(
         held_out=held_out or (recorded if record.get("held_out") and recorded.is_file() else None),
         num_turns=num_turns,
         digests={name: facts["sha256"] for name, facts in record.get("files", {}).items()},
+        recorded_default=record.get("default_gguf") if model.is_dir() else None,
     )
 
 
 def run_gate(subject: Subject, run: Run | None = None) -> GateReport:
-    """Run all checks and write ``gate.json`` beside the model.
+    """Run all checks, write ``gate.json`` beside the model, and make the export serve the file that was measured.
 
     Raises:
         IntegrityError: If a file is truncated or is not the one the export wrote.
@@ -142,6 +145,10 @@ def run_gate(subject: Subject, run: Run | None = None) -> GateReport:
         seconds=round(time.monotonic() - started, 1),
         files=digests,
     )
+    if subject.recorded_default not in (None, report.default_gguf):  # it costs this model answers
+        change_default(
+            subject.home, report.default_gguf
+        )  # first: a passed gate is about the file that is served
     write_json(subject.home / GATE_FILE, report.model_dump(mode="json"))
     return report
 

@@ -118,24 +118,16 @@ def export_model(request: ExportRunRequest, run: Run) -> ExportRunResult:
     _check_room(work, source, request)
     tensor_types = _build(work, merged, source, request, run)
     default = default_gguf(list(_wanted_gguf(request)), source.base.num_params)
-    _describe_files(work, request, run, source, default)
+    write_companions(work, source, default)
+    write_record(work, request.name, run.id, source, default)
     if request.verify and _wanted_gguf(request):
         report = run_gate(find_subject(work, merged, num_turns=request.num_turns), run)
-        if report.default_gguf != default:  # what is usual for its size costs this model answers
-            _describe_files(work, request, run, source, report.default_gguf)
         if not report.passed and not request.force:
             return _describe(work, request, tensor_types, published=False)
     _publish(work, target)
     if "merged" not in request.formats:
         shutil.rmtree(merged, ignore_errors=True)
     return _describe(target, request, tensor_types)
-
-
-def _describe_files(
-    work: Path, request: ExportRunRequest, run: Run, source: TrainingSource, served: str | None
-) -> None:
-    write_companions(work, source, served)
-    write_record(work, request.name, run.id, source, served)
 
 
 def _publish(work: Path, target: Path) -> None:

@@ -1,0 +1,73 @@
+"""What the gate writes beside a model, with stand-ins for both engines."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline.core.files import read_json, sha256_file, write_atomic, write_json
+from pipeline.export import gate
+from pipeline.export.gate_report import GateCheck
+from pipeline.inference.model_folder import find_servable
+
+_RIGHT = GateCheck(id="stop", passed=True, measured="", limit="", explanation="")
+
+
+@pytest.fixture
+def export(workspace: Path) -> Path:
+    """An export that has not been verified; its default is q8_0."""
+    folder = workspace / "models" / "mine"
+    write_atomic(folder / "merged" / "chat_template.jinja", "{{ messages }}")
+    write_json(folder / "merged" / "config.json", {})
+    write_atomic(folder / "Modelfile", "# a note\nFROM ./model-q8_0.gguf\nPARAMETER temperature 0\n")
+    for quantization in ("f16", "q8_0"):
+        write_atomic(folder / f"model-{quantization}.gguf", quantization)
+    files = {
+        p.name: {"bytes": p.stat().st_size, "sha256": sha256_file(p)} for p in folder.iterdir() if p.is_file()
+    }
+    record = {"name": "mine", "default_gguf": "model-q8_0.gguf", "num_params": 135_000_000, "files": files}
+    write_json(folder / "export.json", record)
+    return folder
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both engines agree on everything, and the gate prefers the f16 file."""
+
+    def read_metadata(path: Path) -> str:
+        return path.name
+
+    def full_weights(metadata: str) -> bool:
+        return "f16" in metadata
+
+    def load(_: Path) -> Any:
+        return SimpleNamespace(special_ids={})
+
+    inspect = SimpleNamespace(read_metadata=read_metadata, holds_full_weights=full_weights)
+    reference = SimpleNamespace(Reference=load)
+    monkeypatch.setitem(sys.modules, "pipeline.export.backends.gguf_inspect", inspect)
+    monkeypatch.setitem(sys.modules, "pipeline.export.backends.reference", reference)
+
+    def no_checks(*_: Any) -> list[GateCheck]:
+        return []
+
+    def look(subject: gate.Subject, *_: Any) -> Any:
+        by_name = {path.name: path for path in subject.files}
+        served = by_name.get("model-f16.gguf", subject.files[0])
+        return SimpleNamespace(checks=[_RIGHT], default=served)
+
+    monkeypatch.setattr(gate, "check_metadata", no_checks)
+    monkeypatch.setattr(gate, "_look_at_files", look)
+
+
+@pytest.mark.usefixtures("engines")
+def test_a_verified_export_serves_the_file_that_was_measured(export: Path) -> None:
+    report = gate.run_gate(gate.find_subject(export, None))
+    assert (report.passed, report.default_gguf) == (True, "model-f16.gguf")
+    assert find_servable("mine").path.name == "model-f16.gguf"
+    modelfile = export / "Modelfile"
+    assert modelfile.read_text("utf-8") == "# a note\nFROM ./model-f16.gguf\nPARAMETER temperature 0\n"
+    recorded = read_json(export / "export.json")["files"]["Modelfile"]
+    assert recorded == {"bytes": modelfile.stat().st_size, "sha256": sha256_file(modelfile)}
