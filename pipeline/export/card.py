@@ -61,7 +61,8 @@ def write_record(
         str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
         for path in sorted(folder.rglob("*"))
         if path.is_file()
-        and path.name not in {RECORD, GATE_FILE}  # the gate is written later, and again on demand
+        and path.name != RECORD
+        and not path.name.endswith(GATE_FILE)  # the gate is written later, and again on demand
     }
     record = {
         "name": name,

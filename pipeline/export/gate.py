@@ -29,10 +29,11 @@ from pipeline.export.gate_checks import (
     check_streaming,
     check_tool_round_trip,
     describe_refusal,
+    no_exact_file,
     render_prompts,
 )
 from pipeline.export.gate_corpus import GATE_DATE, build_corpus, build_questions
-from pipeline.export.gate_report import GATE_FILE, GateCheck, GateReport
+from pipeline.export.gate_report import GateCheck, GateReport, report_path
 from pipeline.export.gate_server import GateServer, RefusedRequestError, open_server
 from pipeline.export.gate_task import (
     CONCURRENCY,
@@ -56,7 +57,9 @@ class Subject:
     """What is verified."""
 
     home: Path
-    """Folder that gets ``gate.json``."""
+    """Folder of the files."""
+    report: Path
+    """File that gets the outcome."""
     files: list[Path]
     """GGUF files."""
     preference: list[Path]
@@ -103,6 +106,7 @@ def find_subject(
     template = record.get("system_prompt_template") or system_prompt(date.fromisoformat(GATE_DATE))
     return Subject(
         home=home,
+        report=report_path(model),
         files=files,
         preference=order_by_preference(files, num_params),
         reference=compared,
@@ -116,7 +120,7 @@ def find_subject(
 
 
 def run_gate(subject: Subject, run: Run | None = None) -> GateReport:
-    """Run all checks, write ``gate.json`` beside the model, and make the export serve the file that was measured.
+    """Run all checks, write the report beside the model, and make the export serve the file that was measured.
 
     Raises:
         IntegrityError: If a file is truncated or is not the one the export wrote.
@@ -136,6 +140,8 @@ def run_gate(subject: Subject, run: Run | None = None) -> GateReport:
         for path in subject.files:
             checks += check_metadata(path.name, metadata[path], template, reference.special_ids)
         exact = next((path for path in subject.files if holds_full_weights(metadata[path])), None)
+        if exact is None:
+            checks.append(no_exact_file([path.name for path in subject.files]))
         looked_at = _look_at_files(subject, exact, reference, progress)
         checks += looked_at.checks
     report = GateReport(
@@ -149,7 +155,7 @@ def run_gate(subject: Subject, run: Run | None = None) -> GateReport:
         change_default(
             subject.home, report.default_gguf
         )  # first: a passed gate is about the file that is served
-    write_json(subject.home / GATE_FILE, report.model_dump(mode="json"))
+    write_json(subject.report, report.model_dump(mode="json"))
     return report
 
 

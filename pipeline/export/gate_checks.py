@@ -179,6 +179,17 @@ def check_greedy(server: GateServer, reference: "Reference", prompts: list[Promp
     )
 
 
+def no_exact_file(files: list[str]) -> GateCheck:
+    """Return the failed check of files that are all quantised: how far one may be from the merged model is unknown."""
+    return GateCheck(
+        id="greedy_parity",
+        passed=False,
+        measured=f"nothing to compare: {', '.join(files)} holds no 16- or 32-bit weights",
+        limit="a 16-bit file that answers like the merged model",
+        explanation="No weights were compared. Verify the export folder with its f16 file (`export run` makes one).",
+    )
+
+
 def check_logprobs(
     name: str, server: GateServer, reference: "Reference", prompts: list[Prompt], *, is_exact: bool
 ) -> GateCheck:

@@ -7,7 +7,7 @@ the next one. ``models/<name>`` changes in one rename at the end, and only when 
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import psutil
 from pydantic import Field, model_validator
@@ -24,7 +24,7 @@ from pipeline.core.units import format_bytes
 from pipeline.export.card import RECORD, default_gguf, gguf_name, write_companions, write_record
 from pipeline.export.checkpoint import read_checkpoint
 from pipeline.export.gate import find_subject, run_gate
-from pipeline.export.gate_report import GATE_FILE, GateReport
+from pipeline.export.gate_report import GateReport, read_report, served_files
 from pipeline.export.gate_task import DEFAULT_NUM_TURNS
 from pipeline.export.gguf import quantize_file, write_f16_gguf
 from pipeline.export.quantization import (
@@ -152,11 +152,11 @@ def _refuse_foreign_folder(target: Path) -> None:
 def _is_same_export(target: Path, request: ExportRunRequest, source: TrainingSource) -> bool:
     if not (target / RECORD).is_file():
         return False
-    record = read_json(target / RECORD)
+    record: dict[str, Any] = read_json(target / RECORD)
     wanted = {gguf_name(q) for q in _wanted_gguf(request)}
     if "merged" in request.formats:
         wanted |= {f"merged/{file}" for file in source.base.weight_files}
-    if request.verify and _wanted_gguf(request) and not _has_passed_gate(target):
+    if request.verify and _wanted_gguf(request) and not _has_passed_gate(target, record):
         return False
     return (
         record["source_run"] == source.run_id
@@ -168,9 +168,9 @@ def _is_same_export(target: Path, request: ExportRunRequest, source: TrainingSou
     )
 
 
-def _has_passed_gate(target: Path) -> bool:
-    path = target / GATE_FILE
-    return path.is_file() and GateReport.model_validate(read_json(path)).passed
+def _has_passed_gate(target: Path, record: dict[str, Any]) -> bool:
+    gate, files = read_report(target), record["files"]
+    return gate is not None and all(gate.proves(name, files[name]["sha256"]) for name in served_files(files))
 
 
 def _check_room(work: Path, source: TrainingSource, request: ExportRunRequest) -> None:
@@ -260,8 +260,7 @@ def _describe(
     reused: bool = False,
 ) -> ExportRunResult:
     record = read_json(folder / RECORD)
-    gate_path = folder / GATE_FILE
-    gate = GateReport.model_validate(read_json(gate_path)) if gate_path.is_file() else None
+    gate = read_report(folder)
     failed = [f"{c.id}: {c.explanation}" for c in gate.checks if c.passed is False] if gate else []
     relative = folder.relative_to(Settings.load().workspace)
     return ExportRunResult(

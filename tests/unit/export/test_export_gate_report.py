@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.core.errors import OperationFailedError
 from pipeline.core.files import read_json, sha256_file, write_atomic, write_json
 from pipeline.export import gate
 from pipeline.export.gate_report import GateCheck
@@ -71,3 +72,24 @@ def test_a_verified_export_serves_the_file_that_was_measured(export: Path) -> No
     assert modelfile.read_text("utf-8") == "# a note\nFROM ./model-f16.gguf\nPARAMETER temperature 0\n"
     recorded = read_json(export / "export.json")["files"]["Modelfile"]
     assert recorded == {"bytes": modelfile.stat().st_size, "sha256": sha256_file(modelfile)}
+
+
+@pytest.mark.usefixtures("engines")
+def test_one_verified_file_of_an_export_has_its_own_report_and_changes_nothing_else(export: Path) -> None:
+    before = {path.name: sha256_file(path) for path in export.iterdir() if path.is_file()}
+    subject = gate.find_subject(export / "model-f16.gguf", None)
+    report = gate.run_gate(subject)
+    assert (report.passed, subject.report.name) == (True, "model-f16.gate.json")
+    assert read_json(subject.report)["files"] == {"model-f16.gguf": before["model-f16.gguf"]}
+    subject.report.unlink()
+    assert {path.name: sha256_file(path) for path in export.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.usefixtures("engines")
+def test_files_that_are_all_quantised_fail_because_no_weights_were_compared(export: Path) -> None:
+    (export / "model-f16.gguf").unlink()
+    report = gate.run_gate(gate.find_subject(export, None))
+    assert not report.passed
+    assert [check.id for check in report.checks if check.passed is False] == ["greedy_parity"]
+    with pytest.raises(OperationFailedError, match="failed its export gate"):
+        find_servable("mine")
