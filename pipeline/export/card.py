@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.core.errors import InvalidInputError
 from pipeline.core.files import read_json, sha256_file, write_atomic, write_json
+from pipeline.core.paths import shown_path
 from pipeline.core.units import format_bytes
 from pipeline.export.gate_report import GATE_FILE
 from pipeline.export.source import TrainingSource
@@ -74,7 +75,7 @@ def write_record(
         "base_model_path": source.facts["base_model_path"],
         "method": source.facts["method"],
         "tool_set": source.tool_set,
-        "held_out": str(source.held_out) if source.held_out else None,
+        "held_out": shown_path(source.held_out) if source.held_out else None,
         "system_prompt_template": source.facts.get("system_prompt_template"),
         "files": files,
     }

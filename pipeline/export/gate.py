@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.core.errors import IntegrityError, InvalidInputError
 from pipeline.core.files import read_json, sha256_file, write_json
+from pipeline.core.paths import resolve_path
 from pipeline.core.progress import Progress
 from pipeline.core.runs import Run
 from pipeline.export.card import RECORD, change_default, order_by_preference
@@ -41,6 +42,7 @@ from pipeline.export.gate_task import (
     LOSS_LIMIT_POINTS,
     check_accuracy,
     context_for,
+    held_out_is_gone,
     measure_accuracy,
     points_lost,
     read_turns,
@@ -71,6 +73,8 @@ class Subject:
     system_prompt: str
     held_out: Path | None
     """Conversations to measure task accuracy on."""
+    lost_held_out: Path | None
+    """Conversations that the export recorded and that are gone, as on another machine."""
     num_turns: int
     """Assistant turns of them to ask of every file."""
     digests: dict[str, str]
@@ -102,20 +106,25 @@ def find_subject(
             hint="Pass --reference FOLDER with the Hugging Face model the GGUF was made from.",
         )
     num_params: int = record.get("num_params") or read_checkpoint(compared).num_params
-    recorded = Path(record.get("held_out") or "")
+    recorded = resolve_path(record["held_out"]) if record.get("held_out") else None
+    turns_file = held_out or (recorded if recorded and recorded.is_file() else None)
+    preference, served = order_by_preference(files, num_params), record.get("default_gguf")
+    if turns_file is None:  # nothing will be measured, so what was chosen before stays
+        preference.sort(key=lambda path: path.name != served)
     template = record.get("system_prompt_template") or system_prompt(date.fromisoformat(GATE_DATE))
     return Subject(
         home=home,
         report=report_path(model),
         files=files,
-        preference=order_by_preference(files, num_params),
+        preference=preference,
         reference=compared,
         uses_tools=record.get("tool_set") is not None,
         system_prompt=template.replace("{today}", GATE_DATE),
-        held_out=held_out or (recorded if record.get("held_out") and recorded.is_file() else None),
+        held_out=turns_file,
+        lost_held_out=recorded if turns_file is None else None,
         num_turns=num_turns,
         digests={name: facts["sha256"] for name, facts in record.get("files", {}).items()},
-        recorded_default=record.get("default_gguf") if model.is_dir() else None,
+        recorded_default=served if model.is_dir() else None,
     )
 
 
@@ -144,6 +153,8 @@ def run_gate(subject: Subject, run: Run | None = None) -> GateReport:
             checks.append(no_exact_file([path.name for path in subject.files]))
         looked_at = _look_at_files(subject, exact, reference, progress)
         checks += looked_at.checks
+        if subject.lost_held_out and subject.uses_tools:
+            checks.append(held_out_is_gone(subject.lost_held_out))
     report = GateReport(
         passed=all(check.passed is not False for check in checks),
         checks=checks,
@@ -152,9 +163,8 @@ def run_gate(subject: Subject, run: Run | None = None) -> GateReport:
         files=digests,
     )
     if subject.recorded_default not in (None, report.default_gguf):  # it costs this model answers
-        change_default(
-            subject.home, report.default_gguf
-        )  # first: a passed gate is about the file that is served
+        # Before the report: a passed gate is about the file that is served.
+        change_default(subject.home, report.default_gguf)
     write_json(subject.report, report.model_dump(mode="json"))
     return report
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.core.errors import InvalidInputError
 from pipeline.core.messages import Message
+from pipeline.core.paths import shown_path
 from pipeline.export.gate_report import GateCheck
 from pipeline.export.gate_server import CONTEXT_TOKENS, GateServer, RefusedRequestError
 
@@ -55,6 +56,17 @@ def read_turns(path: Path, num_turns: int) -> list[HeldOutTurn]:
         ) from error
     step = max(1, len(turns) // num_turns)
     return turns[::step][:num_turns]
+
+
+def held_out_is_gone(path: Path) -> GateCheck:
+    """Return the remark that nothing was measured because the recorded conversations are no longer there."""
+    return GateCheck(
+        id="task_accuracy",
+        passed=None,
+        measured=f"no held-out turns: {shown_path(path)} is gone",
+        limit="reported: the usual order for the model's size decides",
+        explanation="What quantising costs was not measured. Name other conversations with `export verify --cases`.",
+    )
 
 
 def context_for(turns: list[HeldOutTurn], reference: "Reference", tools: list[dict[str, Any]]) -> int:

@@ -3,15 +3,19 @@
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from pipeline.core.errors import OperationFailedError
 from pipeline.core.files import read_json, sha256_file, write_atomic, write_json
 from pipeline.export import gate
+from pipeline.export.card import change_default, write_record
 from pipeline.export.gate_report import GateCheck
 from pipeline.inference.model_folder import find_servable
+
+if TYPE_CHECKING:
+    from pipeline.export.source import TrainingSource
 
 _RIGHT = GateCheck(id="stop", passed=True, measured="", limit="", explanation="")
 
@@ -93,3 +97,39 @@ def test_files_that_are_all_quantised_fail_because_no_weights_were_compared(expo
     assert [check.id for check in report.checks if check.passed is False] == ["greedy_parity"]
     with pytest.raises(OperationFailedError, match="failed its export gate"):
         find_servable("mine")
+
+
+@pytest.mark.usefixtures("engines")
+@pytest.mark.parametrize("is_absolute", [True, False])
+def test_held_out_turns_are_found_from_the_workspace_and_missed_aloud(
+    export: Path, workspace: Path, *, is_absolute: bool
+) -> None:
+    turns = workspace / "data" / "test.jsonl"
+    recorded = str(turns) if is_absolute else "data/test.jsonl"
+    record = read_json(export / "export.json")
+    write_json(export / "export.json", record | {"tool_set": "task_api", "held_out": recorded})
+    write_atomic(turns, "")
+    assert gate.find_subject(export, None).held_out == turns
+    turns.unlink()
+    report = gate.run_gate(gate.find_subject(export, None))
+    said = [(check.passed, check.measured) for check in report.checks if check.id == "task_accuracy"]
+    assert said == [(None, "no held-out turns: data/test.jsonl is gone")]
+
+
+def test_a_default_that_was_measured_stays_first_when_nothing_can_be_measured_again(export: Path) -> None:
+    assert gate.find_subject(export, None).preference[0].name == "model-q8_0.gguf"
+    change_default(export, "model-f16.gguf")
+    assert gate.find_subject(export, None).preference[0].name == "model-f16.gguf"
+    cases = export / "README.md"  # any file: it is not read yet
+    assert gate.find_subject(export, None, cases).preference[0].name == "model-q8_0.gguf"
+
+
+def test_the_record_that_is_published_names_no_folder_of_this_machine(workspace: Path) -> None:
+    base = SimpleNamespace(folder=workspace / "models" / "base", num_params=1_000)
+    facts = {"base_model_path": "models/base", "method": "full"}
+    values = {"base": base, "facts": facts, "metrics": {}, "run_id": "r", "tool_set": None}
+    source = SimpleNamespace(held_out=workspace / "data" / "test.jsonl", **values)
+    folder = workspace / "models" / "mine"
+    folder.mkdir(parents=True)
+    write_record(folder, "mine", "e", cast("TrainingSource", source), None)
+    assert read_json(folder / "export.json")["held_out"] == "data/test.jsonl"
