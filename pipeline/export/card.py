@@ -2,11 +2,13 @@
 
 import importlib.resources
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import InvalidInputError
 from pipeline.core.files import read_json, sha256_file, write_atomic, write_json
+from pipeline.core.paths import shown_path
 from pipeline.core.units import format_bytes
 from pipeline.export.gate_report import GATE_FILE
 from pipeline.export.source import TrainingSource
@@ -60,7 +62,8 @@ def write_record(
         str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
         for path in sorted(folder.rglob("*"))
         if path.is_file()
-        and path.name not in {RECORD, GATE_FILE}  # the gate is written later, and again on demand
+        and path.name != RECORD
+        and not path.name.endswith(GATE_FILE)  # the gate is written later, and again on demand
     }
     record = {
         "name": name,
@@ -72,11 +75,26 @@ def write_record(
         "base_model_path": source.facts["base_model_path"],
         "method": source.facts["method"],
         "tool_set": source.tool_set,
-        "held_out": str(source.held_out) if source.held_out else None,
+        "held_out": shown_path(source.held_out) if source.held_out else None,
         "system_prompt_template": source.facts.get("system_prompt_template"),
         "files": files,
     }
     write_json(folder / RECORD, record)
+
+
+def change_default(folder: Path, served: str) -> None:
+    """Make an export serve this file: ``Modelfile`` names it, and ``export.json`` says both.
+
+    The record comes last: if it is not written, the next verification finds the old default there and does it again.
+    """
+    record: dict[str, Any] = read_json(folder / RECORD)
+    modelfile = folder / "Modelfile"
+    if modelfile.is_file():
+        text = modelfile.read_text(encoding="utf-8")
+        write_atomic(modelfile, re.sub(r"^FROM \./.*$", f"FROM ./{served}", text, flags=re.MULTILINE))
+        facts = {"bytes": modelfile.stat().st_size, "sha256": sha256_file(modelfile)}
+        record["files"] = {**record.get("files", {}), "Modelfile": facts}
+    write_json(folder / RECORD, record | {"default_gguf": served})
 
 
 def _tool_definitions(tool_set: str) -> bytes:

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.core.errors import IntegrityError, InvalidInputError
 from pipeline.core.files import read_json, sha256_file, write_json
+from pipeline.core.paths import resolve_path
 from pipeline.core.progress import Progress
 from pipeline.core.runs import Run
-from pipeline.export.card import RECORD, order_by_preference
+from pipeline.export.card import RECORD, change_default, order_by_preference
 from pipeline.export.checkpoint import read_checkpoint
 from pipeline.export.gate_checks import (
+    answered,
     ask,
     check_greedy,
     check_logprobs,
@@ -27,16 +29,20 @@ from pipeline.export.gate_checks import (
     check_stop,
     check_streaming,
     check_tool_round_trip,
+    describe_refusal,
+    no_exact_file,
     render_prompts,
 )
 from pipeline.export.gate_corpus import GATE_DATE, build_corpus, build_questions
-from pipeline.export.gate_report import GATE_FILE, GateCheck, GateReport
-from pipeline.export.gate_server import GateServer, open_server
+from pipeline.export.gate_report import GateCheck, GateReport, report_path
+from pipeline.export.gate_server import GateServer, RefusedRequestError, open_server
 from pipeline.export.gate_task import (
     CONCURRENCY,
     DEFAULT_NUM_TURNS,
     LOSS_LIMIT_POINTS,
     check_accuracy,
+    context_for,
+    held_out_is_gone,
     measure_accuracy,
     points_lost,
     read_turns,
@@ -53,7 +59,9 @@ class Subject:
     """What is verified."""
 
     home: Path
-    """Folder that gets ``gate.json``."""
+    """Folder of the files."""
+    report: Path
+    """File that gets the outcome."""
     files: list[Path]
     """GGUF files."""
     preference: list[Path]
@@ -65,10 +73,14 @@ class Subject:
     system_prompt: str
     held_out: Path | None
     """Conversations to measure task accuracy on."""
+    lost_held_out: Path | None
+    """Conversations that the export recorded and that are gone, as on another machine."""
     num_turns: int
     """Assistant turns of them to ask of every file."""
     digests: dict[str, str]
     """Expected SHA-256 by file name, where the export recorded one."""
+    recorded_default: str | None
+    """File that the export serves so far; None when one file is verified, which chooses nothing."""
 
 
 def find_subject(
@@ -94,23 +106,30 @@ def find_subject(
             hint="Pass --reference FOLDER with the Hugging Face model the GGUF was made from.",
         )
     num_params: int = record.get("num_params") or read_checkpoint(compared).num_params
-    recorded = Path(record.get("held_out") or "")
+    recorded = resolve_path(record["held_out"]) if record.get("held_out") else None
+    turns_file = held_out or (recorded if recorded and recorded.is_file() else None)
+    preference, served = order_by_preference(files, num_params), record.get("default_gguf")
+    if turns_file is None:  # nothing will be measured, so what was chosen before stays
+        preference.sort(key=lambda path: path.name != served)
     template = record.get("system_prompt_template") or system_prompt(date.fromisoformat(GATE_DATE))
     return Subject(
         home=home,
+        report=report_path(model),
         files=files,
-        preference=order_by_preference(files, num_params),
+        preference=preference,
         reference=compared,
         uses_tools=record.get("tool_set") is not None,
         system_prompt=template.replace("{today}", GATE_DATE),
-        held_out=held_out or (recorded if record.get("held_out") and recorded.is_file() else None),
+        held_out=turns_file,
+        lost_held_out=recorded if turns_file is None else None,
         num_turns=num_turns,
         digests={name: facts["sha256"] for name, facts in record.get("files", {}).items()},
+        recorded_default=served if model.is_dir() else None,
     )
 
 
 def run_gate(subject: Subject, run: Run | None = None) -> GateReport:
-    """Run all checks and write ``gate.json`` beside the model.
+    """Run all checks, write the report beside the model, and make the export serve the file that was measured.
 
     Raises:
         IntegrityError: If a file is truncated or is not the one the export wrote.
@@ -130,8 +149,12 @@ def run_gate(subject: Subject, run: Run | None = None) -> GateReport:
         for path in subject.files:
             checks += check_metadata(path.name, metadata[path], template, reference.special_ids)
         exact = next((path for path in subject.files if holds_full_weights(metadata[path])), None)
+        if exact is None:
+            checks.append(no_exact_file([path.name for path in subject.files]))
         looked_at = _look_at_files(subject, exact, reference, progress)
         checks += looked_at.checks
+        if subject.lost_held_out and subject.uses_tools:
+            checks.append(held_out_is_gone(subject.lost_held_out))
     report = GateReport(
         passed=all(check.passed is not False for check in checks),
         checks=checks,
@@ -139,7 +162,10 @@ def run_gate(subject: Subject, run: Run | None = None) -> GateReport:
         seconds=round(time.monotonic() - started, 1),
         files=digests,
     )
-    write_json(subject.home / GATE_FILE, report.model_dump(mode="json"))
+    if subject.recorded_default not in (None, report.default_gguf):  # it costs this model answers
+        # Before the report: a passed gate is about the file that is served.
+        change_default(subject.home, report.default_gguf)
+    write_json(subject.report, report.model_dump(mode="json"))
     return report
 
 
@@ -154,11 +180,12 @@ def _look_at_files(
     """Serve every file: the one that keeps all bits first, then in the order in which they should be served."""
     turns = read_turns(subject.held_out, subject.num_turns) if subject.held_out and subject.uses_tools else []
     first = exact or subject.preference[0]
+    slots, context = CONCURRENCY if turns else 1, context_for(turns, reference, load_tools())
     accuracy: dict[Path, float] = {}
     checks: list[GateCheck] = []
     default: Path | None = None
     for path in [first, *(p for p in subject.preference if p != first)]:
-        with open_server(path, exact=path == exact, num_slots=CONCURRENCY if turns else 1) as server:
+        with open_server(path, exact=path == exact, num_slots=slots, context_tokens=context) as server:
             checks += _compare(server, path, exact, subject, reference)
             accuracy[path] = measure_accuracy(server, turns, load_tools()) if turns else 0.0
             is_small_loss = points_lost(accuracy[path], accuracy[first]) <= LOSS_LIMIT_POINTS
@@ -194,12 +221,17 @@ def _compare(
     checks: list[GateCheck] = []
     if path == (exact or subject.preference[0]):
         template = (subject.reference / "chat_template.jinja").read_text(encoding="utf-8")
-        checks += check_served_template(server, template, needs_tools=subject.uses_tools)
-        checks += check_prompts(server, reference, corpus, tools)
+        checks += answered(
+            "served_template",
+            lambda: check_served_template(server, template, needs_tools=subject.uses_tools),
+        )
+        checks += answered("prompt_text", lambda: check_prompts(server, reference, corpus, tools))
     if path == exact:
-        checks.append(check_greedy(server, reference, prompts))
-    checks.append(check_logprobs(path.name, server, reference, prompts, is_exact=path == exact))
-    return checks
+        checks += answered("greedy_parity", lambda: [check_greedy(server, reference, prompts)])
+    return checks + answered(
+        f"next_token_logprobs:{path.name}",
+        lambda: [check_logprobs(path.name, server, reference, prompts, is_exact=path == exact)],
+    )
 
 
 def _check_behaviour(server: GateServer, subject: Subject, reference: "Reference") -> list[GateCheck]:
@@ -207,14 +239,18 @@ def _check_behaviour(server: GateServer, subject: Subject, reference: "Reference
     questions = build_questions(subject.system_prompt, with_tools=subject.uses_tools)
     if reference.render(questions[0], tools or None) is None:  # such as Gemma 2, which has no system role
         questions = [messages[-1:] for messages in questions]
-    answers = [ask(server.chat, messages, tools) for messages in questions]
-    checks = [
-        check_stop(server, reference, questions, answers, tools),
-        check_streaming(server, questions[0], answers[0], tools),
-    ]
+    try:
+        answers = [ask(server.chat, messages, tools) for messages in questions]
+    except RefusedRequestError as error:
+        return [describe_refusal("answers", error)]
+    checks = answered("stop", lambda: [check_stop(server, reference, questions, answers, tools)])
+    checks += answered("streaming", lambda: [check_streaming(server, questions[0], answers[0], tools)])
     if subject.uses_tools:
         with TaskStore(":memory:", date.fromisoformat(GATE_DATE)) as store:
-            checks += check_tool_round_trip(server, questions[0], answers[0], tools, store)
+            checks += answered(
+                "tool_round_trip",
+                lambda: check_tool_round_trip(server, questions[0], answers[0], tools, store),
+            )
     return checks
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.export.gate_corpus import Case
 from pipeline.export.gate_report import GateCheck
-from pipeline.export.gate_server import GateServer
+from pipeline.export.gate_server import GateServer, RefusedRequestError
 from pipeline.task_api.store import TaskStore
 from pipeline.task_api.tools import find_problem
 
@@ -44,6 +44,25 @@ def render_prompts(reference: "Reference", corpus: list[Case], tools: Tools) -> 
         if case.is_answered
     }
     return [Prompt(name, reference.tokenize(text)) for name, text in rendered.items() if text is not None]
+
+
+def answered(check_id: str, check: Callable[[], list[GateCheck]]) -> list[GateCheck]:
+    """Run checks that ask the server; an error it answers with is a failed check of this id, not the end."""
+    try:
+        return check()
+    except RefusedRequestError as error:
+        return [describe_refusal(check_id, error)]
+
+
+def describe_refusal(check_id: str, error: RefusedRequestError) -> GateCheck:
+    """Return the failed check of a question that the server answered with an error."""
+    return GateCheck(
+        id=check_id,
+        passed=False,
+        measured=str(error),
+        limit="an answer",
+        explanation="The server could not answer what the gate asked; clients would get the same error.",
+    )
 
 
 def check_metadata(
@@ -157,6 +176,17 @@ def check_greedy(server: GateServer, reference: "Reference", prompts: list[Promp
         + (f"; differ: {', '.join(differing)}" if differing else ""),
         limit=f"identical, or the reference's own gap at the first difference < {TIE_LIMIT_NATS} nats",
         explanation="The weights were converted wrongly: tensor order, rotary layout, scaling or precision.",
+    )
+
+
+def no_exact_file(files: list[str]) -> GateCheck:
+    """Return the failed check of files that are all quantised: how far one may be from the merged model is unknown."""
+    return GateCheck(
+        id="greedy_parity",
+        passed=False,
+        measured=f"nothing to compare: {', '.join(files)} holds no 16- or 32-bit weights",
+        limit="a 16-bit file that answers like the merged model",
+        explanation="No weights were compared. Verify the export folder with its f16 file (`export run` makes one).",
     )
 
 

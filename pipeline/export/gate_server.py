@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.core.errors import OperationFailedError
 from pipeline.core.settings import Settings
 from pipeline.inference.server import start_server
 from pipeline.inference.server_spec import ServerSpec
@@ -15,18 +16,22 @@ if TYPE_CHECKING:
 
 _TIMEOUT_SECONDS = 300.0
 _TOP = 20
-_CONTEXT_TOKENS = 2048
+CONTEXT_TOKENS = 2048
+
+
+class RefusedRequestError(OperationFailedError):
+    """The server answered with an error, such as a tool call it could not parse: a finding, not a bug of ours."""
 
 
 class GateServer:
-    """Client of one running server."""
+    """Client of one running server; every question may raise :class:`RefusedRequestError`."""
 
     def __init__(self, client: "httpx.Client", model: str) -> None:
         self._client, self._model = client, model
 
     def props(self) -> dict[str, Any]:
         """Return what the engine read from the file: template, special tokens, capabilities."""
-        return self._client.get("/props").raise_for_status().json()
+        return _accepted(self._client.get("/props")).json()
 
     def render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
         """Return the prompt text the engine makes of these messages."""
@@ -78,8 +83,9 @@ class GateServer:
         message: dict[str, Any] = {"content": "", "tool_calls": []}
         finish: str | None = None
         with self._client.stream("POST", "/v1/chat/completions", json=body) as response:
-            response.raise_for_status()
-            for line in response.iter_lines():
+            if response.is_error:
+                response.read()  # a stream has no text before
+            for line in _accepted(response).iter_lines():
                 if line.startswith("data: {"):
                     for choice in json.loads(line.removeprefix("data: ")).get("choices", []):
                         _add_delta(message, choice["delta"])
@@ -93,11 +99,13 @@ class GateServer:
         return body | ({"tools": tools} if tools else {})
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        return self._client.post(path, json=body).raise_for_status().json()
+        return _accepted(self._client.post(path, json=body)).json()
 
 
 @contextmanager
-def open_server(gguf: Path, *, exact: bool, num_slots: int = 1) -> Generator[GateServer]:
+def open_server(
+    gguf: Path, *, exact: bool, num_slots: int = 1, context_tokens: int = CONTEXT_TOKENS
+) -> Generator[GateServer]:
     """Serve a file on a free loopback port while the block runs; ``exact`` uses a 32-bit cache.
 
     Raises:
@@ -108,7 +116,7 @@ def open_server(gguf: Path, *, exact: bool, num_slots: int = 1) -> Generator[Gat
     spec = ServerSpec(
         model_path=str(gguf),
         name=gguf.stem,
-        context_length=_CONTEXT_TOKENS,
+        context_length=context_tokens,
         num_slots=num_slots,
         expose_raw=True,
         exact_numerics=exact,
@@ -120,6 +128,22 @@ def open_server(gguf: Path, *, exact: bool, num_slots: int = 1) -> Generator[Gat
         httpx.Client(base_url=handle.root_url, headers=headers, timeout=_TIMEOUT_SECONDS) as client,
     ):
         yield GateServer(client, gguf.stem)
+
+
+def _accepted(response: "httpx.Response") -> "httpx.Response":
+    if response.is_error:
+        raise RefusedRequestError(
+            f"the server answered {response.status_code}: {_reason(response.text)[:300]}",
+            hint="Run `llmops export verify` again; if it stays, train or convert the model again.",
+        )
+    return response
+
+
+def _reason(text: str) -> str:
+    try:
+        return str(json.loads(text)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return text
 
 
 def _add_delta(message: dict[str, Any], delta: dict[str, Any]) -> None:

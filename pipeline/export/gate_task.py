@@ -7,18 +7,24 @@ Coarser than `evals run`, which also judges end states and wording; here only th
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.core.errors import InvalidInputError
 from pipeline.core.messages import Message
+from pipeline.core.paths import shown_path
 from pipeline.export.gate_report import GateCheck
-from pipeline.export.gate_server import GateServer
+from pipeline.export.gate_server import CONTEXT_TOKENS, GateServer, RefusedRequestError
+
+if TYPE_CHECKING:
+    from pipeline.export.backends.reference import Reference
 
 LOSS_LIMIT_POINTS = 2.0
 DEFAULT_NUM_TURNS = 16
 """Sees a file that lost its skill, in a third of the gate's time; 50 turns tell one lost turn from two."""
 CONCURRENCY = 4
 _ANSWER_TOKENS = 160
+_MAX_CONTEXT_TOKENS = 8192
+"""Each of the slots holds a cache of this size, beside the weights; longer turns count as wrong."""
 
 
 class HeldOutTurn(NamedTuple):
@@ -52,15 +58,33 @@ def read_turns(path: Path, num_turns: int) -> list[HeldOutTurn]:
     return turns[::step][:num_turns]
 
 
+def held_out_is_gone(path: Path) -> GateCheck:
+    """Return the remark that nothing was measured because the recorded conversations are no longer there."""
+    return GateCheck(
+        id="task_accuracy",
+        passed=None,
+        measured=f"no held-out turns: {shown_path(path)} is gone",
+        limit="reported: the usual order for the model's size decides",
+        explanation="What quantising costs was not measured. Name other conversations with `export verify --cases`.",
+    )
+
+
+def context_for(turns: list[HeldOutTurn], reference: "Reference", tools: list[dict[str, Any]]) -> int:
+    """Return the context in which the longest turn and its answer fit; memory for more is not taken."""
+    prompts = [reference.render(turn.messages, tools) for turn in turns]
+    longest = max((len(reference.tokenize(text)) for text in prompts if text is not None), default=0)
+    return max(CONTEXT_TOKENS, min(longest + _ANSWER_TOKENS, _MAX_CONTEXT_TOKENS))
+
+
 def measure_accuracy(server: GateServer, turns: list[HeldOutTurn], tools: list[dict[str, Any]]) -> float:
     """Return the share of turns that the served file gets right."""
 
     def is_right(turn: HeldOutTurn) -> bool:
-        message = server.chat(turn.messages, tools, max_tokens=_ANSWER_TOKENS)["message"]
-        made: list[dict[str, Any]] = message.get("tool_calls") or []
         try:
+            message = server.chat(turn.messages, tools, max_tokens=_ANSWER_TOKENS)["message"]
+            made: list[dict[str, Any]] = message.get("tool_calls") or []
             calls = [(call["function"]["name"], json.loads(call["function"]["arguments"])) for call in made]
-        except ValueError:  # arguments cut off
+        except (ValueError, RefusedRequestError):  # arguments cut off, or a call that no parser reads
             return False
         return calls == turn.calls
 

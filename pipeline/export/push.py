@@ -15,7 +15,7 @@ from pipeline.core.refs import resolve_path
 from pipeline.core.runs import Run
 from pipeline.core.units import format_bytes
 from pipeline.export.card import RECORD
-from pipeline.export.gate_report import GATE_FILE, GateReport
+from pipeline.export.gate_report import GATE_FILE, read_report, served_files
 
 
 class ExportPushRequest(Request):
@@ -75,18 +75,28 @@ def push_export(request: ExportPushRequest, run: Run) -> ExportPushResult:
 def _check_export(folder: Path) -> dict[str, int]:
     if not (folder / RECORD).is_file():
         raise InvalidInputError(f"{folder} is not an export", hint="Name a folder that `export run` wrote.")
-    gate_path = folder / GATE_FILE
-    if not gate_path.is_file() or not GateReport.model_validate(read_json(gate_path)).passed:
-        raise OperationFailedError(
-            f"{folder.name} has not passed its export gate", hint="Run `llmops export verify` first."
-        )
     recorded: dict[str, dict[str, Any]] = read_json(folder / RECORD)["files"]
+    _check_gate(folder, recorded)
     for name, facts in recorded.items():
         if not (folder / name).is_file() or sha256_file(folder / name) != facts["sha256"]:
             raise OperationFailedError(
                 f"{name} is not the file that was exported", hint="Run `llmops export run` again."
             )
     return {name: (folder / name).stat().st_size for name in (*recorded, RECORD, GATE_FILE)}
+
+
+def _check_gate(folder: Path, recorded: dict[str, dict[str, Any]]) -> None:
+    gate = read_report(folder)
+    if gate is None or not gate.passed:
+        raise OperationFailedError(
+            f"{folder.name} has not passed its export gate", hint="Run `llmops export verify` first."
+        )
+    unproven = [name for name in served_files(recorded) if not gate.proves(name, recorded[name]["sha256"])]
+    if unproven:
+        raise OperationFailedError(
+            f"the export gate of {folder.name} did not look at {', '.join(unproven)}",
+            hint="Run `llmops export verify` on the folder.",
+        )
 
 
 EXPORT_PUSH = Operation(

@@ -25,7 +25,7 @@ from pipeline.core.units import format_bytes
 from pipeline.export.card import RECORD, default_gguf, gguf_name, write_companions, write_record
 from pipeline.export.checkpoint import read_checkpoint
 from pipeline.export.gate import find_subject, run_gate
-from pipeline.export.gate_report import GATE_FILE, GateReport
+from pipeline.export.gate_report import GateReport, read_report, served_files
 from pipeline.export.gate_task import DEFAULT_NUM_TURNS, read_turns
 from pipeline.export.gguf import quantize_file, write_f16_gguf
 from pipeline.export.quantization import (
@@ -119,24 +119,16 @@ def export_model(request: ExportRunRequest, run: Run) -> ExportRunResult:
     _check_room(work, source, request)
     tensor_types = _build(work, merged, source, request, run)
     default = default_gguf(list(_wanted_gguf(request)), source.base.num_params)
-    _describe_files(work, request, run, source, default)
+    write_companions(work, source, default)
+    write_record(work, request.name, run.id, source, default)
     if request.verify and _wanted_gguf(request):
         report = run_gate(find_subject(work, merged, num_turns=request.num_turns), run)
-        if report.default_gguf != default:  # what is usual for its size costs this model answers
-            _describe_files(work, request, run, source, report.default_gguf)
         if not report.passed and not request.force:
             return _describe(work, request, tensor_types, published=False)
     _publish(work, target)
     if "merged" not in request.formats:
         shutil.rmtree(merged, ignore_errors=True)
     return _describe(target, request, tensor_types)
-
-
-def _describe_files(
-    work: Path, request: ExportRunRequest, run: Run, source: TrainingSource, served: str | None
-) -> None:
-    write_companions(work, source, served)
-    write_record(work, request.name, run.id, source, served)
 
 
 def _publish(work: Path, target: Path) -> None:
@@ -161,13 +153,13 @@ def _refuse_foreign_folder(target: Path) -> None:
 def _is_same_export(target: Path, request: ExportRunRequest, source: TrainingSource) -> bool:
     if not (target / RECORD).is_file():
         return False
-    record = read_json(target / RECORD)
+    record: dict[str, Any] = read_json(target / RECORD)
     wanted = {gguf_name(q) for q in _wanted_gguf(request)}
     if "merged" in request.formats:
         wanted |= {f"merged/{file}" for file in source.base.weight_files}
     if "adapter" in request.formats and source.is_adapter:
         wanted |= {_ADAPTER_GGUF, *(f"adapter/{path.name}" for path in source.weights.glob("*.safetensors"))}
-    if request.verify and _wanted_gguf(request) and not _has_passed_gate(target, request, source):
+    if request.verify and _wanted_gguf(request) and not _has_passed_gate(target, record, request, source):
         return False
     return (
         record["source_run"] == source.run_id
@@ -179,16 +171,17 @@ def _is_same_export(target: Path, request: ExportRunRequest, source: TrainingSou
     )
 
 
-def _has_passed_gate(target: Path, request: ExportRunRequest, source: TrainingSource) -> bool:
-    """True when a gate passed that asked at least as many held-out turns as this request would ask."""
-    path = target / GATE_FILE
-    if not path.is_file():
+def _has_passed_gate(
+    target: Path, record: dict[str, Any], request: ExportRunRequest, source: TrainingSource
+) -> bool:
+    """True when a gate passed for these files that asked at least as many held-out turns as this request would ask."""
+    gate, files = read_report(target), record["files"]
+    if gate is None or not all(gate.proves(name, files[name]["sha256"]) for name in served_files(files)):
         return False
-    report = GateReport.model_validate(read_json(path))
     asks = source.held_out if source.tool_set else None
     # The file may hold fewer turns than are asked for; then all of them is enough.
     num_turns = len(read_turns(asks, request.num_turns)) if asks else 0
-    return report.passed and _count_measured_turns(report) >= num_turns
+    return _count_measured_turns(gate) >= num_turns
 
 
 def _count_measured_turns(report: GateReport) -> int:
@@ -285,8 +278,7 @@ def _describe(
     reused: bool = False,
 ) -> ExportRunResult:
     record = read_json(folder / RECORD)
-    gate_path = folder / GATE_FILE
-    gate = GateReport.model_validate(read_json(gate_path)) if gate_path.is_file() else None
+    gate = read_report(folder)
     failed = [f"{c.id}: {c.explanation}" for c in gate.checks if c.passed is False] if gate else []
     relative = folder.relative_to(Settings.load().workspace)
     return ExportRunResult(

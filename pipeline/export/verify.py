@@ -1,4 +1,4 @@
-"""Operation ``export.verify``: run the gate on an export, or on one GGUF file, and write ``gate.json``."""
+"""Operation ``export.verify``: run the gate on an export, or on one GGUF file, and write the report beside it."""
 
 from pydantic import Field
 
@@ -8,7 +8,7 @@ from pipeline.core.paths import WorkspacePath, WorkspaceRef, resolve_path
 from pipeline.core.refs import resolve_path as resolve_ref
 from pipeline.core.runs import Run
 from pipeline.export.gate import find_subject, run_gate
-from pipeline.export.gate_report import GATE_FILE, GateCheck
+from pipeline.export.gate_report import GateCheck
 from pipeline.export.gate_task import DEFAULT_NUM_TURNS
 
 
@@ -66,7 +66,7 @@ def verify_export(request: ExportVerifyRequest, run: Run) -> ExportVerifyResult:
         checks=report.checks,
         default_gguf=report.default_gguf,
         seconds=report.seconds,
-        report=str(subject.home / GATE_FILE),
+        report=str(subject.report),
         warnings=[f"failed: {', '.join(failed)}"] if failed else [],
         next_step=f"llmops deploy serve --model {request.model}" if report.passed else "",
     )

@@ -54,13 +54,13 @@ def find_servable(ref: str, *, quantization: str | None = None, force: bool = Fa
     folder = found if found.is_dir() else found.parent
     record: dict[str, Any] = read_json(folder / _RECORD) if (folder / _RECORD).is_file() else {}
     path = found if found.is_file() else _choose_gguf(folder, record, quantization)
-    _check_digest(path, record)
+    digest = _checked_digest(path, record)
     tools_path = folder / _TOOLS
     return ServableModel(
         path=path,
         name=str(record.get("name") or (folder.name if found.is_dir() else path.stem)),
         tools=tuple(read_json(tools_path)) if record and tools_path.is_file() else (),
-        warnings=_check_gate(folder, record, ref, force=force),
+        warnings=_check_gate(path, digest, record, ref, force=force),
     )
 
 
@@ -83,10 +83,10 @@ def _choose_gguf(folder: Path, record: dict[str, Any], quantization: str | None)
     return folder / wanted
 
 
-def _check_digest(path: Path, record: dict[str, Any]) -> None:
+def _checked_digest(path: Path, record: dict[str, Any]) -> str | None:
     facts: dict[str, Any] | None = record.get("files", {}).get(path.name)
     if facts is None:
-        return
+        return None
     if path.stat().st_size != facts["bytes"] or sha256_file(path) != facts["sha256"]:
         raise IntegrityError(
             f"{path.name} is not the file that was exported: it was changed or cut short",
@@ -94,16 +94,21 @@ def _check_digest(path: Path, record: dict[str, Any]) -> None:
             expected_bytes=facts["bytes"],
             found_bytes=path.stat().st_size,
         )
+    return str(facts["sha256"])
 
 
-def _check_gate(folder: Path, record: dict[str, Any], ref: str, *, force: bool) -> list[str]:
-    gate_path = folder / _GATE
+def _check_gate(
+    path: Path, digest: str | None, record: dict[str, Any], ref: str, *, force: bool
+) -> list[str]:
+    gate_path = _choose_gate(path, is_export=bool(record))
     if not record and not gate_path.is_file():
         return [f"{ref} did not come from `llmops export`, so nothing proves that it answers as trained"]
     gate: dict[str, Any] = read_json(gate_path) if gate_path.is_file() else {}
-    if gate.get("passed") is True:
-        return []
     reason = "failed its export gate" if gate else "has not been through the export gate"
+    if gate.get("passed") is True:
+        if gate.get("files", {}).get(path.name) == (digest or sha256_file(path)):
+            return []
+        reason = f"has an export gate that did not look at this {path.name}"
     if force:
         return [f"{ref} {reason} and is served because of --force"]
     raise OperationFailedError(
@@ -111,3 +116,16 @@ def _check_gate(folder: Path, record: dict[str, Any], ref: str, *, force: bool) 
         hint="Run `llmops export verify` and mend what it names, or pass --force.",
         gate=str(gate_path),
     )
+
+
+def _choose_gate(path: Path, *, is_export: bool) -> Path:
+    """Return the report that speaks for a file: that of its export, or its own where one was verified alone.
+
+    An export is judged as a whole, because only there is a quantised file compared with one that keeps all bits.
+    Outside, a report on another file of the folder, such as models/, says nothing about this one.
+    """
+    shared, own = path.with_name(_GATE), path.with_name(f"{path.stem}.{_GATE}")
+    if is_export and shared.is_file():
+        return shared
+    is_about_it = shared.is_file() and path.name in read_json(shared).get("files", {path.name: ""})
+    return shared if is_about_it and not own.is_file() else own

@@ -70,7 +70,7 @@ def _undo_rotary_order(path: Path) -> None:
 
 def _failed(path: Path, reference: Path) -> set[str]:
     report = gate.run_gate(gate.find_subject(path, reference))
-    assert read_json(path.parent / "gate.json")["passed"] is report.passed
+    assert read_json(path.with_suffix(".gate.json"))["passed"] is report.passed
     assert report.passed is not any(check.passed is False for check in report.checks)
     return {check.id.split(":")[0] for check in report.checks if check.passed is False}
 

@@ -81,7 +81,8 @@ def export(workspace: Path) -> Path:
     (folder / "notes.txt").write_text("not part of the export", encoding="utf-8")
     files = {p.name: {"bytes": 1, "sha256": sha256_file(p)} for p in folder.iterdir() if p.suffix != ".txt"}
     write_json(folder / "export.json", {"files": files})
-    write_json(folder / "gate.json", {"passed": True, "checks": [], "seconds": 1, "files": {}})
+    proven = {"model-f16.gguf": sha256_file(folder / "model-f16.gguf")}
+    write_json(folder / "gate.json", {"passed": True, "checks": [], "seconds": 1, "files": proven})
     return folder
 
 
@@ -133,12 +134,14 @@ def test_a_refusal_of_the_hub_is_an_error_with_its_reason(
     assert "hf auth login" in outcome.stderr
 
 
-@pytest.mark.parametrize("change", ["gate", "file"])
+@pytest.mark.parametrize("change", ["gate", "other gate", "file"])
 def test_what_is_not_proven_is_not_published(
     change: str, hub: tuple[str, type[UploadHandler]], export: Path, workspace: Path
 ) -> None:
     if change == "gate":
         write_json(export / "gate.json", {"passed": False, "checks": [], "seconds": 1, "files": {}})
+    elif change == "other gate":
+        write_json(export / "gate.json", {"passed": True, "checks": [], "seconds": 1, "files": {}})
     else:
         (export / "model-f16.gguf").write_bytes(b"other weights")
     outcome = _push(workspace, hub[0], "--no-dry-run")

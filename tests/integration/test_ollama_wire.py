@@ -103,7 +103,7 @@ def model(workspace: Path) -> Path:
     facts = {"bytes": len(CONTENT), "sha256": DIGEST.removeprefix("sha256:")}
     record = {"name": "task-agent", "default_gguf": "model-q8_0.gguf", "files": {"model-q8_0.gguf": facts}}
     write_json(folder / "export.json", record)
-    write_json(folder / "gate.json", {"passed": True})
+    write_json(folder / "gate.json", {"passed": True, "files": {"model-q8_0.gguf": facts["sha256"]}})
     write_atomic(
         folder / "Modelfile", 'FROM ./model-q8_0.gguf\nPARAMETER num_ctx 99\nPARAMETER stop "<|im_end|>"\n'
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.errors import InvalidInputError, OperationFailedError
-from pipeline.core.files import write_json
+from pipeline.core.files import sha256_file, write_json
 from pipeline.deploy.cluster import DEPLOY_CLUSTER_CONFIG
 
 
@@ -18,7 +18,8 @@ def export(workspace: Path) -> Path:
     (folder / "merged" / "config.json").write_text("{}", encoding="utf-8")
     (folder / "model-q8_0.gguf").write_bytes(b"GGUF")
     write_json(folder / "export.json", {"name": "mine", "default_gguf": "model-q8_0.gguf", "files": {}})
-    write_json(folder / "gate.json", {"passed": True})
+    files = {"model-q8_0.gguf": sha256_file(folder / "model-q8_0.gguf")}
+    write_json(folder / "gate.json", {"passed": True, "files": files})
     return folder
 
 

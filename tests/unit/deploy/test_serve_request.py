@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pipeline.core.errors import InvalidInputError, OperationFailedError
-from pipeline.core.files import write_atomic, write_json
+from pipeline.core.files import sha256_file, write_atomic, write_json
 from pipeline.core.paths import confined_to
 from pipeline.core.runs import Run
 from pipeline.deploy.serve import DEPLOY_SERVE, DeployServeRequest, build_spec
@@ -69,7 +69,8 @@ def test_an_exported_model_without_tools_is_not_warmed_with_ours(workspace: Path
     folder = workspace / "models" / "persona"
     write_atomic(folder / "model-q8_0.gguf", b"GGUF....")
     write_json(folder / "export.json", {"name": "persona", "default_gguf": "model-q8_0.gguf", "files": {}})
-    write_json(folder / "gate.json", {"passed": True})
+    files = {"model-q8_0.gguf": sha256_file(folder / "model-q8_0.gguf")}
+    write_json(folder / "gate.json", {"passed": True, "files": files})
     request = DeployServeRequest(model="persona")
     assert build_spec(request, find_servable("persona")).warm_up is None
 

@@ -23,7 +23,9 @@ def folder(workspace: Path) -> Path:
     write_json(
         target / "export.json", {"name": "task-agent", "default_gguf": "model-q8_0.gguf", "files": facts}
     )
-    write_json(target / "gate.json", {"passed": True})
+    write_json(
+        target / "gate.json", {"passed": True, "files": {name: facts[name]["sha256"] for name in facts}}
+    )
     write_json(target / "tools.json", [{"type": "function", "function": {"name": "a"}}])
     return target
 
@@ -62,6 +64,34 @@ def test_a_file_that_changed_since_its_export_is_refused_even_by_force(folder: P
     (folder / "model-q8_0.gguf").write_bytes(CONTENT.replace(b"so", b"to"))
     with pytest.raises(IntegrityError, match="changed or cut short"):
         find_servable("task-agent", force=True)
+
+
+@pytest.mark.parametrize("files", [{}, {"model-q8_0.gguf": "0" * 64}])
+def test_a_gate_that_did_not_look_at_the_file_does_not_let_it_be_served(
+    folder: Path, files: dict[str, str]
+) -> None:
+    write_json(folder / "gate.json", {"passed": True, "files": files})
+    with pytest.raises(OperationFailedError, match=r"did not look at this model-q8_0\.gguf"):
+        find_servable("task-agent")
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_a_bare_file_is_judged_by_the_report_that_is_about_it(workspace: Path, *, is_own: bool) -> None:
+    (workspace / "x.gguf").write_bytes(CONTENT)
+    name = "x.gguf" if is_own else "y.gguf"
+    files = {name: hashlib.sha256(CONTENT).hexdigest()}
+    write_json(
+        workspace / "x.gate.json" if is_own else workspace / "gate.json", {"passed": True, "files": files}
+    )
+    assert (find_servable("./x.gguf").warnings == []) is is_own
+
+
+def test_a_bare_file_that_failed_its_own_gate_is_refused_although_another_passed(workspace: Path) -> None:
+    (workspace / "x.gguf").write_bytes(CONTENT)
+    write_json(workspace / "gate.json", {"passed": True, "files": {"y.gguf": ""}})
+    write_json(workspace / "x.gate.json", {"passed": False, "files": {"x.gguf": ""}})
+    with pytest.raises(OperationFailedError, match="failed its export gate"):
+        find_servable("./x.gguf")
 
 
 def test_a_bare_file_is_served_with_a_warning(workspace: Path) -> None:
