@@ -289,7 +289,10 @@ def test_a_run_that_had_ended_takes_no_further_step_when_it_is_resumed(
 def test_a_resumed_run_logs_the_same_means_where_not_every_step_is_logged(
     tiny_model: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = {"max_steps": 405, "micro_batch_size": 1}  # logged every second step, saved every 80
+    changes: dict[str, Any] = {
+        "max_steps": 405,
+        "micro_batch_size": 1,
+    }  # logged every second step, saved every 80
     whole = _train(tiny_model, rows, **changes)
     with monkeypatch.context() as broken:
         _break_loss(broken, 250, lambda found: (found[0] * math.nan, found[1]))

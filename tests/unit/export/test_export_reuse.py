@@ -10,7 +10,7 @@ import pytest
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from pipeline.core.files import read_json, write_json
+from pipeline.core.files import read_json, sha256_file, write_json
 from pipeline.core.runs import Run
 from pipeline.export import run as export_run
 from pipeline.export.backends import llama_cpp_converter
@@ -54,8 +54,11 @@ def asked_turns(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def pass_gate(subject: Any, run: Run) -> GateReport:
         asked.append(subject.num_turns)
         num_turns = min(40, subject.num_turns)
+        files = {"model-f16.gguf": sha256_file(subject.home / "model-f16.gguf")}
         check: GateCheck = check_accuracy("model-f16.gguf", 1.0, 1.0, num_turns, is_default=True)
-        report = GateReport(passed=True, checks=[check], default_gguf="model-f16.gguf", seconds=0, files={})
+        report = GateReport(
+            passed=True, checks=[check], default_gguf="model-f16.gguf", seconds=0, files=files
+        )
         write_json(subject.home / GATE_FILE, report.model_dump(mode="json"))
         return report
 
