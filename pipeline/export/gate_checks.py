@@ -5,7 +5,7 @@ token; a conversion with q and k in the wrong row order, a different template or
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.export.gate_corpus import Case
@@ -243,6 +243,11 @@ def check_stop(
         limit=f"end token within {_STOP_TOKENS} tokens, no control token in the text",
         explanation="The model does not know when to stop, or its end token is printed.",
     )
+
+
+def find_call(answers: Sequence[Choice]) -> int:
+    """Return the position of the first answer that is a call, else of the first answer."""
+    return next((at for at, answer in enumerate(answers) if answer["message"].get("tool_calls")), 0)
 
 
 def check_tool_round_trip(

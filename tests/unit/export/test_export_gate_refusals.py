@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from pipeline.export import gate
+from pipeline.export.gate_checks import find_call
 from pipeline.export.gate_server import GateServer, RefusedRequestError
 from pipeline.export.gate_task import HeldOutTurn, context_for, measure_accuracy
 
@@ -68,6 +69,21 @@ def test_behaviour_that_the_server_cannot_show_is_a_failed_check(server: GateSer
     found = gate._check_behaviour(server, subject, _reference())  # pyright: ignore[reportPrivateUsage]
     assert [(check.id, check.passed) for check in found] == [("answers", False)]
     assert "no tool call that parses" in found[0].measured
+
+
+def _said(text: str) -> dict[str, Any]:
+    return {"message": {"content": text}, "finish_reason": "stop"}
+
+
+def _called(name: str) -> dict[str, Any]:
+    call = {"id": "1", "function": {"name": name, "arguments": "{}"}}
+    return {"message": {"content": None, "tool_calls": [call]}, "finish_reason": "tool_calls"}
+
+
+def test_the_round_trip_goes_on_with_the_first_question_that_the_model_answers_by_a_call() -> None:
+    asks_back, lists = _said("What should the task be called?"), _called("list_tasks")
+    assert find_call([asks_back, lists, _called("create_task")]) == 1
+    assert find_call([asks_back, _said("You have three.")]) == 0  # no call at all: that check fails
 
 
 @pytest.mark.parametrize(("num_tokens", "context"), [(3, 2048), (4000, 4160), (100_000, 8192)])
