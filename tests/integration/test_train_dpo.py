@@ -151,5 +151,5 @@ def test_dpo_of_all_weights_is_refused(workspace: Path) -> None:
 def test_rows_with_nothing_to_prefer_are_refused(tiny_model: Path, workspace: Path) -> None:
     messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
     write_jsonl(workspace / "rows.jsonl", [{"messages": messages}])
-    with pytest.raises(InvalidInputError, match="no preference pair can be made of rows.jsonl"):
+    with pytest.raises(InvalidInputError, match=r"no preference pair can be made of rows\.jsonl"):
         TRAIN_RUN.call({"data": "rows.jsonl", "model": str(tiny_model), "recipe": RECIPE, "backend": "trl"})
