@@ -160,6 +160,7 @@ def run_gate(subject: Subject, run: Run | None = None) -> GateReport:
         passed=all(check.passed is not False for check in checks),
         checks=checks,
         default_gguf=looked_at.default.name,
+        num_turns=looked_at.num_turns,
         seconds=round(time.monotonic() - started, 1),
         files=digests,
     )
@@ -173,6 +174,7 @@ def run_gate(subject: Subject, run: Run | None = None) -> GateReport:
 class _LookedAt(NamedTuple):
     checks: list[GateCheck]
     default: Path
+    num_turns: int
 
 
 def _look_at_files(
@@ -203,7 +205,7 @@ def _look_at_files(
             check_accuracy(path.name, value, accuracy[first], len(turns), is_default=path == default)
             for path, value in accuracy.items()
         ]
-    return _LookedAt(checks, default)
+    return _LookedAt(checks, default, len(turns))
 
 
 def _next_choice(subject: Subject, accuracy: dict[Path, float], first: Path) -> Path | None:

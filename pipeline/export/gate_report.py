@@ -46,6 +46,8 @@ class GateReport(BaseModel):
     """In the order they ran."""
     default_gguf: str = ""
     """File to serve: the preferred size whose task accuracy is within the limit."""
+    num_turns: int = 0
+    """Held-out turns that every file was asked; 0 too in reports of versions that did not count them."""
     seconds: float
     """Wall time."""
     files: dict[str, str]

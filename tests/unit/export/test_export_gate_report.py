@@ -61,7 +61,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> None:
     def look(subject: gate.Subject, *_: Any) -> Any:
         by_name = {path.name: path for path in subject.files}
         served = by_name.get("model-f16.gguf", subject.files[0])
-        return SimpleNamespace(checks=[_RIGHT], default=served)
+        return SimpleNamespace(checks=[_RIGHT], default=served, num_turns=0)
 
     monkeypatch.setattr(gate, "check_metadata", no_checks)
     monkeypatch.setattr(gate, "_look_at_files", look)

@@ -14,8 +14,7 @@ from pipeline.core.files import read_json, sha256_file, write_json
 from pipeline.core.runs import Run
 from pipeline.export import run as export_run
 from pipeline.export.backends import llama_cpp_converter
-from pipeline.export.gate_report import GATE_FILE, GateCheck, GateReport
-from pipeline.export.gate_task import check_accuracy
+from pipeline.export.gate_report import GATE_FILE, GateReport
 from pipeline.export.run import EXPORT_RUN
 
 _CONVERSATION = {
@@ -55,9 +54,8 @@ def asked_turns(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         asked.append(subject.num_turns)
         num_turns = min(40, subject.num_turns)
         files = {"model-f16.gguf": sha256_file(subject.home / "model-f16.gguf")}
-        check: GateCheck = check_accuracy("model-f16.gguf", 1.0, 1.0, num_turns, is_default=True)
         report = GateReport(
-            passed=True, checks=[check], default_gguf="model-f16.gguf", seconds=0, files=files
+            passed=True, checks=[], default_gguf="model-f16.gguf", num_turns=num_turns, seconds=0, files=files
         )
         write_json(subject.home / GATE_FILE, report.model_dump(mode="json"))
         return report
